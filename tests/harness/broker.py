@@ -1,0 +1,290 @@
+"""One broker process under test: started on a free port, watched, stopped and proved to be gone.
+
+The broker is `python -m shardbroker --workers N`. With SHARDBROKER_TEST_SERVER set to another server's
+executable (nats-server), that one is started with the same flags and configuration, so that the rules in
+the tests can be checked against the reference; tests of what is ours only ask `Broker.ours` and skip.
+
+Every process of a broker is in one session (setsid), so that orphans are found by session number even
+after the front has died. Nothing here sleeps blindly: `wait_until` polls a condition under a watchdog.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from harness.raw import RawClient
+
+SERVER = os.environ.get("SHARDBROKER_TEST_SERVER", "")
+# Long enough for a machine that also runs a compiler; a healthy wait takes milliseconds.
+WATCHDOG_SECONDS = 20.0
+SHARED_MEMORY = Path("/dev/shm")
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], what: str, seconds: float = WATCHDOG_SECONDS) -> T:
+    """The first true value of `condition`, polled every few milliseconds; AssertionError with `what` at the watchdog."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > end:
+            raise AssertionError(f"waited {seconds:g} s for {what}; last value {value!r}")
+        time.sleep(0.004)
+
+
+def session_processes(session: int) -> dict[int, str]:
+    """pid -> title of every living process of a session (zombies left out)."""
+    found = {}
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        try:
+            stat = Path(f"/proc/{entry}/stat").read_text()
+            state, _, _, number = stat[stat.rindex(")") + 2 :].split()[:4]
+            if int(number) == session and state != "Z":
+                title = Path(f"/proc/{entry}/cmdline").read_bytes().replace(b"\0", b" ").strip()
+                found[int(entry)] = title.decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            continue
+    return found
+
+
+class Broker:
+    """A running broker. Use as a context manager, or call stop() once; both prove that nothing is left."""
+
+    ours = not SERVER
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        workers: int = 1,
+        args: Sequence[str] = (),
+        config: str = "",
+        port: int = -1,
+        own_args: Sequence[str] = (),
+        executable: Sequence[str] = (),
+    ) -> None:
+        """`own_args` are given to shardbroker only; `config` is the text of a file for `-c`."""
+        self.directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        self.workers = workers if self.ours else 1
+        self.log_path = directory / "broker.log"
+        command = [*executable] or (
+            [SERVER] if SERVER else [sys.executable, "-m", "shardbroker", "--workers", str(workers), *own_args]
+        )
+        command += ["-a", "127.0.0.1", "-p", str(port)]
+        if config:
+            path = directory / "server.conf"
+            path.write_text(config)
+            command += ["-c", str(path)]
+        self.command = [*command, *args]
+        self.port = 0
+        self.pid = 0
+        self._shared_memory_before = set(os.listdir(SHARED_MEMORY))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # -- life --
+
+    def start(self) -> Broker:
+        """Start and wait until it says that it is ready; the port is then in `port`."""
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self.pid = self._process.pid
+        try:
+            wait_until(self._ready, f"the broker to start: {' '.join(self.command)}")
+        except BaseException:
+            self._kill_session()
+            raise
+        return self
+
+    def _ready(self) -> bool:
+        log = self.log()
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"broker ended with {self._process.returncode}: {self.command}\n{log}")
+        listening = re.search(r"Listening for client connections on \S+:(\d+)", log)
+        if listening is None or "Server is ready" not in log:
+            return False
+        self.port = int(listening[1])
+        return True
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Stop with a signal; the exit status. Afterwards no process, no shared memory and no port is left."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(number)
+        return self.ended()
+
+    def ended(self) -> int:
+        """Wait for the end, however it was caused, and prove that nothing is left; the exit status."""
+        assert self._process is not None
+        process = self._process
+        try:
+            status = process.wait(WATCHDOG_SECONDS)
+            wait_until(lambda: not self.processes(), f"all processes to end: {self.processes()}")
+        except BaseException:
+            print(self.log(), file=sys.stderr)
+            self._kill_session()
+            raise
+        wait_until(lambda: not self.shared_memory(), f"shared memory to be gone: {self.shared_memory()}")
+        if self.port:
+            self._port_is_free()
+        assert "Traceback" not in self.log(), self.log()
+        return status
+
+    def _port_is_free(self) -> None:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", self.port))
+            probe.listen()
+
+    def _kill_session(self) -> None:
+        for pid in self.processes():
+            _signal(pid, signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()
+
+    def __enter__(self) -> Broker:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    # -- looking at it --
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def wait_log(self, pattern: str, count: int = 1) -> str:
+        """Wait until the log has `count` matches; the last match."""
+        compiled = re.compile(pattern, re.M)
+        found = wait_until(
+            lambda: (m := [x.group() for x in compiled.finditer(self.log())])[count - 1 :] and m,
+            f"{pattern!r} in the log:\n{self.log()[-2000:]}",
+        )
+        return found[-1]
+
+    def processes(self) -> dict[int, str]:
+        return session_processes(self.pid) if self.pid else {}
+
+    def shard_pids(self) -> dict[int, int]:
+        """shard number -> pid, by process title."""
+        found = {}
+        for pid, title in self.processes().items():
+            number = re.search(r"\bshard[ -](\d+)\b", title)
+            if number:
+                found[int(number[1])] = pid
+        return found
+
+    def shared_memory(self) -> set[str]:
+        """Names in /dev/shm that look like ours and were not there before the start."""
+        return {
+            name for name in set(os.listdir(SHARED_MEMORY)) - self._shared_memory_before if "shardbroker" in name
+        }
+
+    def descriptors(self) -> dict[int, int]:
+        """pid -> number of open descriptors, of every process of the broker."""
+        counts = {}
+        for pid in self.processes():
+            try:
+                counts[pid] = len(os.listdir(f"/proc/{pid}/fd"))
+            except (FileNotFoundError, PermissionError):
+                continue
+        return counts
+
+    def shard_of(self, client: RawClient) -> int:
+        """The shard whose process holds the server side of a client's connection."""
+        if not self.ours:
+            return 0
+        inode = wait_until(lambda: _server_inode(self.port, client.local_port), "the connection in /proc/net/tcp")
+
+        def holder() -> list[int]:
+            return [number for number, pid in self.shard_pids().items() if f"socket:[{inode}]" in _links(pid)]
+
+        return wait_until(holder, "a shard to hold the connection")[0]
+
+    # -- doing it harm --
+
+    def kill_front(self) -> None:
+        _signal(self.pid, signal.SIGKILL)
+
+    def kill_shard(self, number: int) -> int:
+        """kill -9 of one shard's process; its pid."""
+        pid = self.shard_pids()[number]
+        _signal(pid, signal.SIGKILL)
+        return pid
+
+    @contextmanager
+    def stopped_shard(self, number: int) -> Iterator[None]:
+        """SIGSTOP on entry (and wait until it stands still), SIGCONT on exit."""
+        pid = self.shard_pids()[number]
+        _signal(pid, signal.SIGSTOP)
+        try:
+            wait_until(lambda: "\nState:\tT" in Path(f"/proc/{pid}/status").read_text(), "the shard to stand still")
+            yield
+        finally:
+            _signal(pid, signal.SIGCONT)
+
+    def wait_shards(self, *, without: Iterable[int] = ()) -> dict[int, int]:
+        """Wait until every shard has a process that is none of the pids `without`."""
+        gone = set(without)
+
+        def complete() -> dict[int, int]:
+            pids = self.shard_pids()
+            return pids if len(pids) == self.workers and not gone & set(pids.values()) else {}
+
+        return wait_until(complete, "a process for every shard")
+
+    # -- clients --
+
+    def client(self, *, info: bool = True, receive_buffer: int = 0, pings: bool = False) -> RawClient:
+        """A connection without CONNECT; see RawClient."""
+        return RawClient(self.port, timeout=WATCHDOG_SECONDS, info=info, receive_buffer=receive_buffer, pings=pings)
+
+
+def _signal(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
+
+
+def _server_inode(server_port: int, client_port: int) -> str:
+    local, remote = f":{server_port:04X}", f":{client_port:04X}"
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[1].endswith(local) and fields[2].endswith(remote) and fields[9] != "0":
+            return fields[9]
+    return ""
+
+
+def _links(pid: int) -> set[str]:
+    found = set()
+    try:
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                found.add(os.readlink(f"/proc/{pid}/fd/{name}"))
+            except FileNotFoundError:
+                continue
+    except (FileNotFoundError, PermissionError):
+        pass
+    return found
