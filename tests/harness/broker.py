@@ -33,15 +33,17 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], what: str, seconds: float = WATCHDOG_SECONDS) -> T:
-    """The first true value of `condition`, polled every few milliseconds; AssertionError with `what` at the watchdog."""
+    """The first true value of `condition`, polled ever more rarely; AssertionError with `what` at the watchdog."""
     end = time.monotonic() + seconds
+    pause = 0.0001
     while True:
         value = condition()
         if value:
             return value
         if time.monotonic() > end:
             raise AssertionError(f"waited {seconds:g} s for {what}; last value {value!r}")
-        time.sleep(0.004)
+        time.sleep(pause)
+        pause = min(2 * pause, 0.01)
 
 
 def session_processes(session: int) -> dict[int, str]:
@@ -221,6 +223,22 @@ class Broker:
             return [number for number, pid in self.shard_pids().items() if f"socket:[{inode}]" in _links(pid)]
 
         return wait_until(holder, "a shard to hold the connection")[0]
+
+    def holds(self, client: RawClient) -> bool:
+        """Whether the server's side of a client's connection is still open, read or not."""
+        return bool(_server_inode(self.port, client.local_port))
+
+    def has_read(self, clients: Iterable[RawClient]) -> bool:
+        """Whether the server has taken what these clients sent out of its sockets' receive buffers.
+
+        Loopback puts bytes there before send() returns; waiting for acknowledgements would add delayed ones.
+        """
+        ports = {f":{client.local_port:04X}" for client in clients}
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[2][8:] in ports and int(fields[4].split(":")[1], 16):
+                return False
+        return True
 
     # -- doing it harm --
 

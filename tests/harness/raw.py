@@ -210,7 +210,11 @@ class RawClient:
     # -- ending --
 
     def finish_sending(self) -> None:
-        self.socket.shutdown(socket.SHUT_WR)
+        """FIN; no matter when the other side has closed already."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
 
     def close(self) -> None:
         self.socket.close()

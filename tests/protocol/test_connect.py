@@ -16,6 +16,7 @@ Connect = Callable[..., RawClient]
     [
         b"CONNECT {}\r\n",
         b"connect {}\r\n",
+        b"CONNECT{}\r\n",
         b"CONNECT   {}\r\n",
         b"CONNECT\t{}\r\n",
         b"CONNECT {}  \r\n",
@@ -47,6 +48,7 @@ def test_options_keep_their_values_when_a_second_connect_leaves_them_out(connect
         b"CONNECT {bad}\r\n",
         b"CONNECT \r\n",
         b"CONNECT x\r\n",
+        b"CONNECTED {}\r\n",
         b'CONNECT {"verbose":"yes"}\r\n',
         b'CONNECT {"protocol":1.5}\r\n',
         b'CONNECT {"name":1}\r\n',
