@@ -1,0 +1,373 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""Connections of one shard. Called by the engine and the loop; needs no GIL; no system call.
+
+Nothing is freed while a message is being delivered: a closed connection keeps its place until the loop has closed the
+socket at the end of the turn, and subscriptions wait in a list of the dead. An idle connection costs this struct and
+its descriptor; everything else is allocated when it is needed and given back when it is not.
+"""
+from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcmp, memcpy, memset, strlen
+
+from shardbroker.hot.bytes cimport SB_SLACK, sb_hash
+from shardbroker.hot.deliver cimport mark_dirty
+from shardbroker.hot.interest cimport interest_unsubscribe
+from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
+from shardbroker.hot.model cimport (
+    CONNECTION_CLOSING, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READABLE, CONNECTION_READY,
+    CONNECTION_STALLED, CONNECTION_VERBOSE, connection_t, subscription_t)
+from shardbroker.hot.outbound cimport out_append, out_drop
+from shardbroker.hot.reasons cimport REASON_CLIENT_CLOSED
+from shardbroker.hot.state cimport EVENT_CLOSED, REAP_SUBSCRIPTIONS, engine_t, event_t
+
+cdef enum:
+    SIDS_FIRST = 4
+
+
+# ---- the table --------------------------------------------------------------------------------------------------
+
+cdef connection_t* connection_new(engine_t* e, int fd, uint64_t client_id) noexcept nogil:
+    """A connection with the options that hold before CONNECT (client.go defaultOpts)."""
+    cdef connection_t* c = <connection_t*>mem_zero(sizeof(connection_t))
+    cdef uint32_t capacity
+    if e.slots_free_count:
+        e.slots_free_count -= 1
+        c.slot = e.slots_free[e.slots_free_count]
+    else:
+        if e.connections_count == e.connections_capacity:
+            capacity = e.connections_capacity * 2 if e.connections_capacity else 64
+            e.connections = <connection_t**>mem_resize(e.connections, capacity * sizeof(connection_t*))
+            e.slots_free = <uint32_t*>mem_resize(e.slots_free, capacity * sizeof(uint32_t))
+            e.connections_capacity = capacity
+        c.slot = e.connections_count
+        e.connections_count += 1
+    e.connections[c.slot] = c
+    c.fd = fd
+    c.client_id = client_id
+    c.account = e.account
+    c.flags = CONNECTION_OPEN | CONNECTION_VERBOSE | CONNECTION_PEDANTIC
+    c.spans = &c.spans_inline[0]
+    c.spans_capacity = 1
+    c.started_ns = e.now_ns
+    c.activity_ns = e.now_ns
+    c.in_ns = e.now_ns
+    c.ping_next_ns = e.now_ns + e.limits.ping_interval_ns
+    e.stats.connections += 1
+    e.stats.connections_total += 1
+    return c
+
+
+cdef void connection_free(engine_t* e, connection_t* c) noexcept nogil:
+    """After connection_close, with no subscription left and out of every list."""
+    out_drop(&e.out, c)
+    free(c.partial)
+    free(c.sids)
+    free(c.first_pong_info)
+    e.connections[c.slot] = NULL
+    e.slots_free[e.slots_free_count] = c.slot
+    e.slots_free_count += 1
+    free(c)
+
+
+cdef void connection_close(engine_t* e, connection_t* c, uint32_t reason) noexcept nogil:
+    """From now on nothing is parsed and nothing is added to its output; what is queued still goes out this turn."""
+    if c.flags & CONNECTION_CLOSING:
+        return
+    c.flags |= CONNECTION_CLOSING
+    c.close_reason = reason
+    c.close_next = e.reaping
+    e.reaping = c
+    e.stats.connections -= 1
+    e.stats.closed_total += 1
+
+
+cdef bint connections_reap(engine_t* e) noexcept nogil:
+    """Take the subscriptions of closed connections out, a bounded number a turn; those that have none left go to
+    e.closing. Whether more remains."""
+    cdef uint32_t budget = REAP_SUBSCRIPTIONS
+    cdef connection_t* c
+    cdef connection_t* left = NULL
+    cdef uint32_t i
+    while e.reaping != NULL:
+        c = e.reaping
+        e.reaping = c.close_next
+        i = 0
+        while c.subscriptions and budget and i < c.sids_capacity:
+            if c.sids[i] != NULL:
+                # The table stays as it is but for this entry: nothing looks sids up any more.
+                budget -= 1
+                c.subscriptions -= 1
+                interest_unsubscribe(e, c.account, c.sids[i])
+                bury(e, c.sids[i])
+                c.sids[i] = NULL
+            i += 1
+        if c.subscriptions:
+            c.close_next = left
+            left = c
+        else:
+            event_push(e, EVENT_CLOSED, c, <int>c.close_reason, NULL, 0)
+            c.close_next = e.closing
+            e.closing = c
+    e.reaping = left
+    return left != NULL
+
+
+cdef void connection_row(connection_t* c, uint64_t* row) noexcept nogil:
+    """What monitoring shows of a connection; the order of engine.CONNECTION_FIELDS from in_msgs on."""
+    row[0] = c.in_msgs
+    row[1] = c.in_bytes
+    row[2] = c.out_msgs
+    row[3] = c.out_bytes
+    row[4] = c.pending_bytes
+    row[5] = c.subscriptions
+    row[6] = c.rtt_ns
+    row[7] = c.activity_ns
+    row[8] = c.stalls
+    row[9] = c.flags
+
+
+# ---- what a connection is sent outside of messages --------------------------------------------------------------
+
+cdef void connection_send(engine_t* e, connection_t* c, const char* data, size_t n) noexcept nogil:
+    if c.flags & CONNECTION_CLOSING:
+        return
+    out_append(&e.out, c, data, n)
+    mark_dirty(e, c)
+
+
+cdef void connection_error(engine_t* e, connection_t* c, const char* text) noexcept nogil:
+    """-ERR 'text'."""
+    connection_violation(e, c, text, NULL, 0, b"")
+
+
+cdef void connection_violation(engine_t* e, connection_t* c, const char* what, const char* name, uint32_t name_bytes,
+                               const char* behind) noexcept nogil:
+    """-ERR 'what "name"behind'; the name as Go's %q would quote it."""
+    cdef size_t n = strlen(what)
+    cdef size_t m = strlen(behind)
+    cdef size_t at = 6
+    cdef uint32_t i
+    cdef char* text = <char*>mem_alloc(n + m + 4 * <size_t>name_bytes + 16)
+    cdef char b
+    memcpy(text, b"-ERR '", 6)
+    memcpy(text + at, what, n)
+    at += n
+    if name != NULL:
+        text[at] = c'"'
+        at += 1
+        for i in range(name_bytes):
+            b = name[i]
+            if b == c'"' or b == c'\\':
+                text[at] = c'\\'
+                text[at + 1] = b
+                at += 2
+            elif 0 <= b < 32 or b == 127:
+                text[at] = c'\\'
+                text[at + 1] = c'x'
+                text[at + 2] = (<const char*>b"0123456789abcdef")[(b >> 4) & 15]
+                text[at + 3] = (<const char*>b"0123456789abcdef")[b & 15]
+                at += 4
+            else:
+                text[at] = b
+                at += 1
+        text[at] = c'"'
+        at += 1
+    memcpy(text + at, behind, m)
+    at += m
+    memcpy(text + at, b"'\r\n", 3)
+    connection_send(e, c, text, at + 3)
+    free(text)
+
+
+cdef void connection_ok(engine_t* e, connection_t* c) noexcept nogil:
+    connection_send(e, c, b"+OK\r\n", 5)
+
+
+# ---- input that has to wait -------------------------------------------------------------------------------------
+
+cdef void connection_keep(engine_t* e, connection_t* c, const char* p, size_t n, size_t need) noexcept nogil:
+    """Keep n unparsed bytes; `need` is the length of the operation they begin, when it is known."""
+    cdef size_t capacity = need if need > n else n
+    c.partial = <char*>mem_alloc(capacity + SB_SLACK)
+    memcpy(c.partial, p, n)
+    c.partial_bytes = <uint32_t>n
+    c.partial_need = <uint32_t>need
+
+
+cdef void connection_wait(engine_t* e, connection_t* c, uint32_t flag) noexcept nogil:
+    """Stop reading and parsing until the engine takes `flag` (STALLED or HELD) away again."""
+    if c.flags & (CONNECTION_STALLED | CONNECTION_HELD) == 0:
+        c.wait_next = e.waiting
+        e.waiting = c
+    c.flags |= flag
+
+
+cdef void connection_ready(engine_t* e, connection_t* c) noexcept nogil:
+    """Put it at the end of the list of connections to read from."""
+    if c.flags & CONNECTION_READY:
+        return
+    c.flags |= CONNECTION_READY
+    c.ready_next = NULL
+    if e.ready_last == NULL:
+        e.ready_first = c
+    else:
+        e.ready_last.ready_next = c
+    e.ready_last = c
+
+
+# ---- sids -------------------------------------------------------------------------------------------------------
+
+cdef inline bint sid_is(subscription_t* sub, const char* sid, uint32_t n) noexcept nogil:
+    return sub.sid_bytes == n + 1 and memcmp(sub.sid, sid, n) == 0
+
+
+cdef inline uint32_t sid_home(connection_t* c, const char* sid, uint32_t n) noexcept nogil:
+    return <uint32_t>sb_hash(sid, n, c.account.seed) & (c.sids_capacity - 1)
+
+
+cdef subscription_t* sid_find(connection_t* c, const char* sid, uint32_t n) noexcept nogil:
+    cdef uint32_t i
+    if c.subscriptions == 0:
+        return NULL
+    i = sid_home(c, sid, n)
+    while c.sids[i] != NULL:
+        if sid_is(c.sids[i], sid, n):
+            return c.sids[i]
+        i = (i + 1) & (c.sids_capacity - 1)
+    return NULL
+
+
+cdef void sids_resize(connection_t* c, uint32_t capacity) noexcept nogil:
+    cdef subscription_t** old = c.sids
+    cdef uint32_t old_capacity = c.sids_capacity
+    cdef uint32_t i, j
+    c.sids = <subscription_t**>mem_zero(capacity * sizeof(subscription_t*))
+    c.sids_capacity = capacity
+    for i in range(old_capacity):
+        if old[i] != NULL:
+            j = sid_home(c, old[i].sid, old[i].sid_bytes - 1)
+            while c.sids[j] != NULL:
+                j = (j + 1) & (capacity - 1)
+            c.sids[j] = old[i]
+    free(old)
+
+
+cdef subscription_t* sid_add(engine_t* e, connection_t* c, const char* sid, uint32_t n) noexcept nogil:
+    """A subscription for a sid that is free."""
+    cdef size_t head = <size_t>(<char*>&(<subscription_t*>NULL).sid[0] - <char*>NULL)
+    cdef subscription_t* sub = <subscription_t*>mem_alloc(head + (n + 1 if n > 3 else 4))
+    cdef uint32_t i
+    sub.connection = c
+    sub.home = NULL
+    sub.delivered = 0
+    sub.max = 0
+    sub.index = 0
+    sub.closed = 0
+    sub.sid_bytes = <unsigned short>(n + 1)
+    memcpy(sub.sid, sid, n)
+    sub.sid[n] = c' '
+    if c.sids_capacity == 0:
+        sids_resize(c, SIDS_FIRST)
+    elif c.subscriptions * 4 >= c.sids_capacity * 3:
+        sids_resize(c, c.sids_capacity * 2)
+    i = sid_home(c, sid, n)
+    while c.sids[i] != NULL:
+        i = (i + 1) & (c.sids_capacity - 1)
+    c.sids[i] = sub
+    c.subscriptions += 1
+    return sub
+
+
+cdef void sid_remove(engine_t* e, connection_t* c, subscription_t* sub) noexcept nogil:
+    """Take a sid out; entries behind it move up."""
+    cdef uint32_t mask = c.sids_capacity - 1
+    cdef uint32_t i = sid_home(c, sub.sid, sub.sid_bytes - 1)
+    cdef uint32_t j, home
+    while c.sids[i] != sub:
+        i = (i + 1) & mask
+    j = i
+    while True:
+        j = (j + 1) & mask
+        if c.sids[j] == NULL:
+            break
+        home = sid_home(c, c.sids[j].sid, c.sids[j].sid_bytes - 1)
+        if ((j - home) & mask) >= ((j - i) & mask):
+            c.sids[i] = c.sids[j]
+            i = j
+    c.sids[i] = NULL
+    c.subscriptions -= 1
+    if c.subscriptions == 0:
+        free(c.sids)
+        c.sids = NULL
+        c.sids_capacity = 0
+    elif c.sids_capacity > 64 and c.subscriptions * 8 < c.sids_capacity:
+        sids_resize(c, c.sids_capacity // 2)
+
+
+cdef void unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil:
+    """Take a subscription out of the sublist and its connection; freed at the end of the turn."""
+    cdef connection_t* c = sub.connection
+    if sub.closed:
+        return
+    sub.closed = 1
+    sid_remove(e, c, sub)
+    if interest_unsubscribe(e, c.account, sub):
+        connection_wait(e, c, CONNECTION_HELD)
+    bury(e, sub)
+
+
+# ---- what is freed later ----------------------------------------------------------------------------------------
+
+cdef void bury(engine_t* e, subscription_t* sub) noexcept nogil:
+    sub.closed = 1
+    if e.dead_count == e.dead_capacity:
+        e.dead_capacity = e.dead_capacity * 2 if e.dead_capacity else 64
+        e.dead = <subscription_t**>mem_resize(e.dead, e.dead_capacity * sizeof(subscription_t*))
+    e.dead[e.dead_count] = sub
+    e.dead_count += 1
+
+
+cdef void garbage(engine_t* e, void* block) noexcept nogil:
+    """Free a block after the flush: output may refer to it until then."""
+    if block == NULL:
+        return
+    if e.garbage_count == e.garbage_capacity:
+        e.garbage_capacity = e.garbage_capacity * 2 if e.garbage_capacity else 16
+        e.garbage = <void**>mem_resize(e.garbage, e.garbage_capacity * sizeof(void*))
+    e.garbage[e.garbage_count] = block
+    e.garbage_count += 1
+
+
+cdef void free_dead(engine_t* e) noexcept nogil:
+    """At the end of a turn."""
+    cdef uint32_t i
+    for i in range(e.dead_count):
+        free(e.dead[i])
+    e.dead_count = 0
+    if e.dead_capacity > 65536:
+        free(e.dead)
+        e.dead = NULL
+        e.dead_capacity = 0
+
+
+# ---- events for the control side --------------------------------------------------------------------------------
+
+cdef void event_push(engine_t* e, int kind, connection_t* c, int number, const char* text, size_t n) noexcept nogil:
+    cdef event_t* v
+    if e.events_count == e.events_capacity:
+        e.events_capacity = e.events_capacity * 2 if e.events_capacity else 64
+        e.events = <event_t*>mem_resize(e.events, e.events_capacity * sizeof(event_t))
+    v = &e.events[e.events_count]
+    e.events_count += 1
+    e.events_bytes += n
+    v.kind = kind
+    v.number = number
+    v.slot = c.slot if c != NULL else 0
+    v.client_id = c.client_id if c != NULL else 0
+    v.text = NULL
+    v.text_bytes = n
+    if n:
+        v.text = <char*>mem_alloc(n)
+        memcpy(v.text, text, n)
+    if kind == EVENT_CLOSED:
+        connection_row(c, v.values)

@@ -1,0 +1,1203 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""One shard's engine. The functions over engine_t need no GIL, take no system call, and allocate nothing for a message
+on the hot path; the class Engine owns the memory and is the Python face for the control side.
+
+on_pub is the one place that decides what becomes of a message: counted, allowed, matched here, sent to other shards,
+and, when nobody wants it, answered with 503.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcmp, memcpy, memset
+
+from shardbroker.hot.bytes cimport SB_SLACK, sb_bits, sb_digits, sb_hash, sb_likely, sb_lowest, sb_unlikely
+from shardbroker.hot.connection cimport (
+    LOG_DEBUG, LOG_ERROR, LOG_NOTICE, connection_close, connection_error, connection_free, connection_keep,
+    connection_new, connection_ok, connection_ready, connection_row, connection_send, connection_violation,
+    connection_wait, connections_reap, event_push, free_dead, garbage, sid_add, sid_find, sid_remove, unsubscribe)
+from shardbroker.hot.deliver cimport (
+    deliver_match, deliver_queue, deliver_route, deliver_to, mark_dirty, random_below)
+from shardbroker.hot.interest cimport (
+    interest_boot, interest_control, interest_drain_spills, interest_free, interest_lookup, interest_membership,
+    interest_on_stall, interest_route, interest_send, interest_stall, interest_subscribe)
+from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
+from shardbroker.hot.model cimport (
+    CONNECTION_ASYNC_INFO, CONNECTION_AUTH_PENDING, CONNECTION_CLOSING, CONNECTION_CONNECTED, CONNECTION_HEADERS,
+    CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_NO_ECHO, CONNECTION_NO_RESPONDERS, CONNECTION_PAUSED,
+    CONNECTION_PEDANTIC, CONNECTION_PONG_SENT, CONNECTION_READABLE, CONNECTION_READY, CONNECTION_STALLED,
+    CONNECTION_VERBOSE, CONNECTION_BLOCKED, GENERATION_BUCKETS, ROUTE_SEEN, ROUTE_SETS, account_t, connection_t,
+    members_t, queue_group_t, queue_t, route_t, subscription_t)
+from shardbroker.hot.outbound cimport out_free_pools
+from shardbroker.hot.parser cimport (
+    OPERATION_CONNECT, OPERATION_ERR, OPERATION_INFO, OPERATION_OK, OPERATION_PING, OPERATION_PONG, OPERATION_PUB,
+    OPERATION_SUB, OPERATION_UNSUB, PARSE_ARGUMENTS, PARSE_DONE, PARSE_HEADERS, PARSE_LINE_TOO_LONG, PARSE_MORE,
+    PARSE_PAYLOAD_TOO_LARGE, PARSE_UNKNOWN, operation_t, parse_limits_t, parse_next)
+from shardbroker.hot.reasons cimport (
+    REASON_AUTHENTICATION_TIMEOUT, REASON_AUTHENTICATION_VIOLATION, REASON_CLIENT_CLOSED,
+    REASON_MAX_CONNECTIONS_EXCEEDED, REASON_MAX_CONTROL_LINE_EXCEEDED, REASON_MAX_PAYLOAD_EXCEEDED, REASON_PARSE_ERROR,
+    REASON_PROTOCOL_VIOLATION, REASON_RING_OVERFLOW, REASON_SERVER_SHUTDOWN, REASON_SLOW_CONSUMER_WRITE_DEADLINE,
+    REASON_STALE_CONNECTION)
+from shardbroker.hot.record cimport (
+    RECORD_FRAGMENT, RECORD_MESSAGE, fragment_record_t, message_record_t, record_message_check)
+from shardbroker.hot.state cimport (
+    ARENA_BYTES, ARENA_FLUSH_BYTES, DIRTY_FLUSH_BYTES, EVENT_CLOSED, EVENT_CONNECT, EVENT_LOG, EVENT_SNAPSHOTS_COMPLETE,
+    EVENT_TRACE, REDRAWS_MAX, SHARDS_MAX, engine_t, event_t, message_t, peer_t)
+from shardbroker.hot.sublist cimport (
+    SUBJECT_INVALID, account_free, account_init, match_t, member_at, route_build, routes_free_dead, subject_check,
+    subject_is_literal, subject_tokens, sublist_match, sublist_queue, sublist_subject, sublist_walk)
+from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap, header_t, slot_t
+from shardbroker.shm.membership cimport membership_bump, slot_state_store
+from shardbroker.shm.ring cimport (
+    RingReader, RingWriter, record_view, ring_next, ring_readable, ring_reader_skip, ring_release)
+
+cdef enum:
+    SECOND_NS = 1000000000
+    MILLISECOND_NS = 1000000
+    RING_BATCH = 4096                   # records of one ring in one turn, so that sockets get theirs
+    STOP_PARSING = CONNECTION_CLOSING | CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD
+
+CONNECTION_FIELDS = (
+    "slot", "client_id", "in_msgs", "in_bytes", "out_msgs", "out_bytes", "pending_bytes", "subscriptions", "rtt_ns",
+    "last_activity_ns", "stalls", "connected")
+EVENTS = {"connect": EVENT_CONNECT, "closed": EVENT_CLOSED, "log": EVENT_LOG, "trace": EVENT_TRACE,
+          "snapshots_complete": EVENT_SNAPSHOTS_COMPLETE}
+
+
+# ---- a message --------------------------------------------------------------------------------------------------
+
+cdef inline route_t* route_find(account_t* a, message_t* m) noexcept nogil:
+    cdef route_t** entry = &a.routes[2 * (m.hash & (ROUTE_SETS - 1))]
+    cdef route_t* r
+    cdef int i
+    for i in range(2):
+        r = entry[i]
+        if (r != NULL and r.hash == m.hash and r.subject_bytes == m.subject_bytes
+                and r.generation == a.generations[r.bucket] + a.generation_any
+                and memcmp(r.head + 5, m.subject, m.subject_bytes) == 0):
+            return r
+    return NULL
+
+
+cdef route_t* route_of(engine_t* e, message_t* m) noexcept nogil:
+    """The route of the message's subject, or NULL with e.match filled: a subject gets a route at its second publish,
+    so that reply inboxes, used once, do not push the others out."""
+    cdef account_t* a = m.account
+    cdef route_t* r = route_find(a, m)
+    cdef uint32_t* seen
+    if sb_likely(r != NULL):
+        e.stats.route_hits += 1
+        return r
+    e.stats.route_misses += 1
+    sublist_match(a, m.subject, m.subject_bytes, m.hash, &e.match)
+    seen = &a.seen[(m.hash >> 12) & (ROUTE_SEEN - 1)]
+    if seen[0] != <uint32_t>(m.hash >> 32):
+        seen[0] = <uint32_t>(m.hash >> 32)
+        return NULL
+    return route_build(a, &e.match, m.subject, m.subject_bytes, m.hash)
+
+
+cdef int draw_shard(engine_t* e, queue_t** queues, uint32_t count, uint32_t at) noexcept nogil:
+    """The shard of the at-th remote member of a queue group; -1: there are not so many."""
+    cdef uint32_t i, s
+    for i in range(count):
+        if queues[i].remote_total <= at:
+            at -= queues[i].remote_total
+            continue
+        for s in range(e.shards):
+            if at < queues[i].remote[s]:
+                return <int>s
+            at -= queues[i].remote[s]
+    return -1
+
+
+cdef int draw_member(engine_t* e, message_t* m, queue_t** queues, uint32_t count) noexcept nogil:
+    """One member of a queue group over all shards, each equally likely. Delivers when it is here; otherwise its shard,
+    or -1 when it is done or nobody can take it."""
+    cdef uint32_t here = 0
+    cdef uint32_t there = 0
+    cdef uint32_t i, at
+    for i in range(count):
+        here += queues[i].members.count
+        there += queues[i].remote_total
+    if there == 0:
+        deliver_queue(e, m, queues, count)
+        return -1
+    at = random_below(e, here + there)
+    if at < here:
+        if deliver_queue(e, m, queues, count):
+            return -1
+        at = random_below(e, there)     # only members here that must not get it (no echo): someone else's turn
+    else:
+        at -= here
+    return draw_shard(e, queues, count, at)
+
+
+cdef inline void forward(engine_t* e, message_t* m, uint32_t shard, bint plain, queue_t** names, uint32_t count) noexcept nogil:
+    interest_send(e, m, shard, plain, names, count, 0)
+    m.delivered += 1
+
+
+cdef void dispatch_queues(engine_t* e, message_t* m, route_t* r, uint64_t remote) noexcept nogil:
+    """Queue groups of a message that was published here, and the records to other shards. One record a shard carries
+    its plain interest and the names of the groups that were drawn there."""
+    cdef queue_t* names[SHARDS_MAX]
+    cdef queue_t** drawn = &names[0]
+    cdef int shards_few[SHARDS_MAX]
+    cdef int* shards = &shards_few[0]
+    cdef uint32_t groups = r.queue_groups_count if r != NULL else e.match.groups_count
+    cdef uint32_t i, j, count
+    cdef uint32_t n = 0
+    cdef uint64_t bits = 0
+    cdef int shard
+    cdef queue_t** queues
+    cdef queue_t** scratch = NULL
+    cdef void* block = NULL
+    if groups > SHARDS_MAX or r == NULL:
+        # Three arrays of as many entries as there are queues
+        i = e.match.queues_count if r == NULL else groups
+        if groups > i:
+            i = groups
+        block = mem_alloc(i * (2 * sizeof(queue_t*) + sizeof(int)))
+        drawn = <queue_t**>block
+        scratch = drawn + i
+        shards = <int*>(scratch + i)
+    for i in range(groups):
+        if r != NULL:
+            queues = r.queues + r.queue_groups[i].first
+            count = r.queue_groups[i].count
+        else:
+            queues = scratch
+            count = 0
+            for j in range(e.match.queues_count):
+                if e.match.queues[j].group == i:
+                    queues[count] = e.match.queues[j].queue
+                    count += 1
+        shard = draw_member(e, m, queues, count)
+        if shard >= 0:
+            drawn[n] = queues[0]
+            shards[n] = shard
+            bits |= <uint64_t>1 << shard
+            n += 1
+    bits |= remote
+    while bits:
+        shard = sb_lowest(bits)
+        bits &= bits - 1
+        # Bring this shard's names to the front, and send them.
+        count = 0
+        for i in range(n):
+            if shards[i] == shard:
+                drawn[i], drawn[count] = drawn[count], drawn[i]
+                shards[i], shards[count] = shards[count], shards[i]
+                count += 1
+        forward(e, m, <uint32_t>shard, (remote >> shard) & 1, drawn, count)
+        for i in range(count, n):
+            drawn[i - count] = drawn[i]
+            shards[i - count] = shards[i]
+        n -= count
+    free(block)
+
+
+cdef void dispatch(engine_t* e, message_t* m) noexcept nogil:
+    """Everywhere a message published here is wanted."""
+    cdef route_t* r = route_of(e, m)
+    cdef uint64_t remote
+    cdef uint32_t groups
+    if sb_likely(r != NULL):
+        deliver_route(e, m, r)
+        remote = interest_route(e, m, r)
+        groups = r.queue_groups_count
+    else:
+        deliver_match(e, m)
+        remote = interest_lookup(e, m)
+        groups = e.match.groups_count
+    if groups:
+        dispatch_queues(e, m, r, remote)
+        return
+    while remote:
+        forward(e, m, <uint32_t>sb_lowest(remote), True, NULL, 0)
+        remote &= remote - 1
+
+
+cdef void expire(engine_t* e) noexcept nogil:
+    """Subscriptions that had their last message."""
+    while e.expired_count:
+        e.expired_count -= 1
+        unsubscribe(e, e.expired[e.expired_count])
+
+
+cdef void no_responders(engine_t* e, connection_t* c, message_t* m) noexcept nogil:
+    """503 to a requester that holds a plain subscription of its reply subject (client.go processInboundClientMsg)."""
+    cdef match_t* match = &e.match
+    cdef subscription_t* sub = NULL
+    cdef uint32_t i, j
+    cdef char digits[24]
+    cdef int n
+    cdef size_t header_bytes = 32 + <size_t>m.subject_bytes
+    sublist_match(c.account, m.reply, m.reply_bytes, sb_hash(m.reply, m.reply_bytes, c.account.seed), match)
+    for i in range(match.lists_count):
+        for j in range(match.lists[i].count):
+            if member_at(match.lists[i], j).connection == c:
+                sub = member_at(match.lists[i], j)
+                break
+        if sub != NULL:
+            break
+    if sub == NULL:
+        return
+    n = sb_digits(digits, header_bytes)
+    connection_send(e, c, b"HMSG ", 5)
+    connection_send(e, c, m.reply, m.reply_bytes)
+    connection_send(e, c, b" ", 1)
+    connection_send(e, c, sub.sid, sub.sid_bytes)
+    connection_send(e, c, digits, n)
+    connection_send(e, c, b" ", 1)
+    connection_send(e, c, digits, n)
+    connection_send(e, c, b"\r\nNATS/1.0 503\r\nNats-Subject: ", 30)
+    connection_send(e, c, m.subject, m.subject_bytes)
+    connection_send(e, c, b"\r\n\r\n\r\n", 6)
+
+
+cdef inline bint begins(const char* s, uint32_t n, const char* prefix, uint32_t length) noexcept nogil:
+    return n > length and memcmp(s, prefix, length) == 0
+
+
+cdef bint reserved(engine_t* e, connection_t* c, const operation_t* op) noexcept nogil:
+    """Subjects and replies that only servers may use: refused as nats-server does."""
+    if begins(op.subject, op.subject_bytes, b"$NRG.", 5) or begins(op.subject, op.subject_bytes, b"_GR_.", 5):
+        connection_violation(e, c, b"Permissions Violation for Publish to ", op.subject, op.subject_bytes, b"")
+        return True
+    if op.reply_bytes and (begins(op.reply, op.reply_bytes, b"_R_.", 4) or begins(op.reply, op.reply_bytes, b"_GR_.", 5)
+                           or begins(op.reply, op.reply_bytes, b"$JS.ACK.", 8)):
+        connection_violation(e, c, b"Permissions Violation for Publish with Reply of ", op.reply, op.reply_bytes, b"")
+        return True
+    return False
+
+
+cdef void rewrite(engine_t* e, message_t* m) noexcept nogil:
+    """Write the tail of a PUB that was spaced oddly as a well spaced one would have it."""
+    cdef size_t need = <size_t>m.reply_bytes + m.payload_bytes + 64 + SB_SLACK
+    cdef size_t n = 0
+    cdef char* p
+    if need > e.rewritten_capacity:
+        e.rewritten_capacity = need
+        e.rewritten = <char*>mem_resize(e.rewritten, need)
+    elif e.borrowed:
+        e.flush(e)                      # an earlier rewritten payload may still be referred to
+    p = e.rewritten
+    if m.reply_bytes:
+        memcpy(p, m.reply, m.reply_bytes)
+        n = m.reply_bytes
+        p[n] = c' '
+        n += 1
+    if m.header_bytes > 0:
+        n += sb_digits(p + n, <uint64_t>m.header_bytes)
+        p[n] = c' '
+        n += 1
+    n += sb_digits(p + n, m.payload_bytes)
+    p[n] = c'\r'
+    p[n + 1] = c'\n'
+    n += 2
+    memcpy(p + n, m.payload, m.payload_bytes)
+    m.payload = p + n
+    n += m.payload_bytes
+    p[n] = c'\r'
+    p[n + 1] = c'\n'
+    m.tail = p
+    m.tail_bytes = n + 2
+
+
+cdef inline void on_pub(engine_t* e, connection_t* c, const operation_t* op) noexcept nogil:
+    """PUB and HPUB: limits were checked by the parser; count, allow, deliver here and elsewhere, or say 503."""
+    cdef message_t m
+    cdef char first = op.subject[0]
+    c.in_msgs += 1
+    c.in_bytes += op.payload_bytes
+    e.stats.in_msgs += 1
+    e.stats.in_bytes += op.payload_bytes
+    if sb_unlikely(c.flags & CONNECTION_PEDANTIC) and not subject_is_literal(op.subject, op.subject_bytes):
+        connection_error(e, c, b"Invalid Publish Subject")
+    if sb_unlikely(first == c'$' or first == c'_' or op.reply_bytes) and reserved(e, c, op):
+        return
+    if sb_unlikely(c.flags & CONNECTION_VERBOSE):
+        connection_ok(e, c)
+    m.account = c.account
+    m.publisher = c
+    m.client_id = c.client_id
+    m.slot = c.slot
+    m.from_shard = -1
+    m.subject = op.subject
+    m.subject_bytes = op.subject_bytes
+    m.reply = op.reply
+    m.reply_bytes = op.reply_bytes
+    m.payload = op.payload
+    m.payload_bytes = op.payload_bytes
+    m.header_bytes = op.header_bytes if op.header_bytes > 0 else -1
+    m.tail = op.tail
+    m.tail_bytes = op.tail_bytes
+    m.delivered = 0
+    m.head = NULL
+    m.bare_line = NULL
+    if sb_unlikely(m.tail == NULL):
+        rewrite(e, &m)
+    m.hash = sb_hash(m.subject, m.subject_bytes, c.account.seed)
+    dispatch(e, &m)
+    if sb_unlikely(e.expired_count):
+        expire(e)
+    if sb_unlikely(m.delivered == 0 and m.reply_bytes and c.flags & CONNECTION_NO_RESPONDERS):
+        no_responders(e, c, &m)
+    if sb_unlikely(e.stall_publisher):
+        stall(e, c, 2 * MILLISECOND_NS)
+    if sb_unlikely(e.spilled_shards):
+        # Its records wait for room in a ring: no more of them until there is.
+        c.stall_shards = e.spilled_shards
+        connection_wait(e, c, CONNECTION_STALLED)
+        if e.stats.overflow_bytes > e.limits.overflow_bytes_max:
+            connection_close(e, c, REASON_RING_OVERFLOW)
+
+
+cdef void stall(engine_t* e, connection_t* c, uint64_t ns) noexcept nogil:
+    """Do not read from a publisher for a moment: a receiver of its messages is behind."""
+    e.stall_publisher = False
+    if not e.limits.stall:
+        return
+    e.stats.stalls += 1
+    c.stalled_until_ns = e.now_ns + ns
+    connection_wait(e, c, CONNECTION_STALLED)
+
+
+cdef void slow_publisher(engine_t* e, uint32_t slot, uint64_t client_id, uint32_t milliseconds) noexcept nogil:
+    cdef connection_t* c
+    if slot >= e.connections_count or milliseconds > 1000:
+        return
+    c = e.connections[slot]
+    if c != NULL and c.client_id == client_id and c.flags & CONNECTION_CLOSING == 0:
+        stall(e, c, milliseconds * <uint64_t>MILLISECOND_NS)
+
+
+# ---- other operations -------------------------------------------------------------------------------------------
+
+cdef void on_sub(engine_t* e, connection_t* c, const operation_t* op) noexcept nogil:
+    """SUB, in the order of client.go processSub: limits, then the sid, then the subject."""
+    cdef subscription_t* sub
+    if op.queue_bytes == 5 and memcmp(op.queue, b"_sys_", 5) == 0:
+        connection_violation(e, c, b"Permissions Violation for Subscription to ", op.subject, op.subject_bytes,
+                             b" using queue \"_sys_\"")
+        return
+    if e.limits.max_subscription_tokens and subject_tokens(op.subject, op.subject_bytes) > e.limits.max_subscription_tokens:
+        connection_violation(e, c, b"Permissions Violation for Subscription to ", op.subject, op.subject_bytes,
+                             b", too many tokens")
+        return
+    if e.limits.max_subscriptions and c.subscriptions >= e.limits.max_subscriptions:
+        connection_error(e, c, b"maximum subscriptions exceeded")
+        return
+    if op.sid_bytes > 60000:
+        connection_close(e, c, REASON_PROTOCOL_VIOLATION)
+        return
+    if sid_find(c, op.sid, op.sid_bytes) == NULL:
+        if subject_check(op.subject, op.subject_bytes) == SUBJECT_INVALID:
+            connection_error(e, c, b"Invalid Subject")
+            return
+        sub = sid_add(e, c, op.sid, op.sid_bytes)
+        if interest_subscribe(e, c.account, sub, op.subject, op.subject_bytes, op.queue, op.queue_bytes):
+            connection_wait(e, c, CONNECTION_HELD)
+    if c.flags & CONNECTION_VERBOSE:
+        connection_ok(e, c)
+
+
+cdef void on_unsub(engine_t* e, connection_t* c, const operation_t* op) noexcept nogil:
+    cdef subscription_t* sub = sid_find(c, op.sid, op.sid_bytes)
+    if sub != NULL:
+        if op.max > 0 and <uint64_t>op.max > sub.delivered:
+            sub.max = <uint32_t>op.max
+        else:
+            unsubscribe(e, sub)
+    if c.flags & CONNECTION_VERBOSE:
+        connection_ok(e, c)
+
+
+cdef void on_ping(engine_t* e, connection_t* c) noexcept nogil:
+    """PONG; after the first one, the INFO that tells a client its account (since nats-server 2.12)."""
+    connection_send(e, c, b"PONG\r\n", 6)
+    if c.flags & CONNECTION_CONNECTED and c.flags & CONNECTION_PONG_SENT == 0:
+        c.flags |= CONNECTION_PONG_SENT
+        if c.first_pong_info != NULL:
+            connection_send(e, c, c.first_pong_info, c.first_pong_info_bytes)
+            free(c.first_pong_info)
+            c.first_pong_info = NULL
+
+
+cdef void on_pong(engine_t* e, connection_t* c) noexcept nogil:
+    c.pings_out = 0
+    if c.ping_sent_ns:
+        c.rtt_ns = e.now_ns - c.ping_sent_ns
+        if c.rtt_ns == 0:
+            c.rtt_ns = 1
+
+
+cdef void trace(engine_t* e, connection_t* c, const operation_t* op, const char* p) noexcept nogil:
+    """The operation as it came, without its payload; and the payload, cut at max_traced_msg_len."""
+    cdef size_t n = op.bytes
+    cdef size_t most
+    if op.kind == OPERATION_PUB:
+        n -= op.payload_bytes + 2
+    while n and (p[n - 1] == c'\n' or p[n - 1] == c'\r'):
+        n -= 1
+    event_push(e, EVENT_TRACE, c, 0, p, n)
+    if op.kind == OPERATION_PUB:
+        most = e.limits.max_traced_bytes if e.limits.max_traced_bytes else op.payload_bytes
+        event_push(e, EVENT_TRACE, c, 2, op.payload, op.payload_bytes if op.payload_bytes < most else most)
+
+
+cdef void parse_failed(engine_t* e, connection_t* c, int status, const operation_t* op, const char* p, const char* end) noexcept nogil:
+    """The -ERR and the close that nats-server has for it."""
+    e.stats.protocol_errors += 1
+    if status == PARSE_UNKNOWN:
+        connection_error(e, c, b"Unknown Protocol Operation")
+        event_push(e, EVENT_LOG, c, LOG_ERROR, p, 32 if end - p > 32 else <size_t>(end - p))
+        connection_close(e, c, REASON_PROTOCOL_VIOLATION)
+    elif status == PARSE_LINE_TOO_LONG:
+        connection_error(e, c, b"maximum control line exceeded")
+        connection_close(e, c, REASON_MAX_CONTROL_LINE_EXCEEDED)
+    elif status == PARSE_PAYLOAD_TOO_LARGE:
+        connection_error(e, c, b"Maximum Payload Violation")
+        connection_close(e, c, REASON_MAX_PAYLOAD_EXCEEDED)
+    else:
+        connection_close(e, c, REASON_PROTOCOL_VIOLATION)
+
+
+cdef void on_operation(engine_t* e, connection_t* c, const operation_t* op) noexcept nogil:
+    """Everything but PUB."""
+    if op.kind == OPERATION_PING:
+        c.in_ns = e.now_ns
+        on_ping(e, c)
+    elif op.kind == OPERATION_SUB:
+        c.in_ns = e.now_ns
+        c.activity_ns = e.now_ns
+        on_sub(e, c, op)
+    elif op.kind == OPERATION_UNSUB:
+        c.in_ns = e.now_ns
+        c.activity_ns = e.now_ns
+        on_unsub(e, c, op)
+    elif op.kind == OPERATION_PONG:
+        on_pong(e, c)
+    elif op.kind == OPERATION_CONNECT:
+        # Answered by the control side: what follows waits, because it depends on the options.
+        c.flags |= CONNECTION_PAUSED
+        c.activity_ns = e.now_ns
+        event_push(e, EVENT_CONNECT, c, 0, op.argument, op.argument_bytes)
+    elif op.kind == OPERATION_ERR:
+        event_push(e, EVENT_LOG, c, LOG_ERROR, op.argument, op.argument_bytes)
+        connection_close(e, c, REASON_PARSE_ERROR)
+    elif op.kind == OPERATION_INFO and op.argument[0] != c'{':
+        connection_close(e, c, REASON_PROTOCOL_VIOLATION)
+
+
+cdef void engine_on_bytes(engine_t* e, connection_t* c, char* p, size_t n) noexcept nogil:
+    """Parse and carry out n bytes; p[n] must be writable, with SB_SLACK readable bytes behind."""
+    cdef char* end = p + n
+    cdef parse_limits_t limits
+    cdef operation_t op
+    cdef int status = PARSE_DONE
+    cdef bint published = False
+    if c.flags & CONNECTION_CLOSING:
+        return
+    end[0] = 0
+    op.bytes = 0
+    limits.max_control_line = e.limits.max_control_line
+    limits.max_payload = e.limits.max_payload
+    limits.headers = c.flags & CONNECTION_HEADERS != 0
+    while p < end and c.flags & STOP_PARSING == 0:
+        if sb_unlikely(c.flags & CONNECTION_AUTH_PENDING != 0) and (p[0] | 0x20) != c'c':
+            engine_auth_violation(e, c)
+            return
+        status = parse_next(p, end, &limits, &op)
+        if sb_unlikely(status != PARSE_DONE):
+            break
+        if sb_unlikely(e.limits.trace):
+            trace(e, c, &op, p)
+        p += op.bytes
+        if sb_likely(op.kind == OPERATION_PUB):
+            published = True
+            on_pub(e, c, &op)
+        else:
+            on_operation(e, c, &op)
+        if sb_unlikely(e.arena_used > ARENA_FLUSH_BYTES or e.dirty_bytes > DIRTY_FLUSH_BYTES):
+            e.flush(e)
+    if published:
+        c.in_ns = e.now_ns
+        c.activity_ns = e.now_ns
+    if status < 0:
+        parse_failed(e, c, status, &op, p, end)
+    elif p < end and c.flags & CONNECTION_CLOSING == 0:
+        connection_keep(e, c, p, end - p, op.bytes if status == PARSE_MORE else 0)
+
+
+cdef void engine_auth_violation(engine_t* e, connection_t* c) noexcept nogil:
+    e.stats.auth_errors += 1
+    connection_error(e, c, b"Authorization Violation")
+    connection_close(e, c, REASON_AUTHENTICATION_VIOLATION)
+
+
+cdef void engine_on_partial(engine_t* e, connection_t* c) noexcept nogil:
+    """Parse what was kept: an operation that is whole now, or input that had to wait."""
+    cdef char* p = c.partial
+    cdef size_t n = c.partial_bytes
+    if p == NULL:
+        return
+    c.partial = NULL
+    c.partial_bytes = 0
+    c.partial_need = 0
+    engine_on_bytes(e, c, p, n)
+    garbage(e, p)                       # large payloads in it are sent from where they are
+
+
+# ---- messages from other shards ---------------------------------------------------------------------------------
+
+cdef void on_record_queue(engine_t* e, message_t* m, route_t* r, const char* name, uint32_t n, uint32_t redraws,
+                          uint32_t from_shard) noexcept nogil:
+    """A queue group that was drawn to this shard. When its last member here is gone, it is drawn again."""
+    cdef queue_t* few[16]
+    cdef queue_t** queues = &few[0]
+    cdef uint32_t count = 0
+    cdef uint32_t i, there
+    cdef int shard
+    if r != NULL:
+        for i in range(r.queue_groups_count):
+            queues = r.queues + r.queue_groups[i].first
+            if queues[0].name_bytes == n and memcmp(queues[0].name, name, n) == 0:
+                count = r.queue_groups[i].count
+                break
+    else:
+        for i in range(e.match.queues_count):
+            if (count < 16 and e.match.queues[i].queue.name_bytes == n
+                    and memcmp(e.match.queues[i].queue.name, name, n) == 0):
+                queues[count] = e.match.queues[i].queue
+                count += 1
+    if count and deliver_queue(e, m, queues, count):
+        return
+    there = 0
+    for i in range(count):
+        there += queues[i].remote_total
+    if there == 0 or redraws >= REDRAWS_MAX:
+        e.stats.redraws_lost += 1
+        return
+    shard = draw_shard(e, queues, count, random_below(e, there))
+    if shard >= 0:
+        e.stats.redraws += 1
+        interest_send(e, m, <uint32_t>shard, False, queues, 1, redraws + 1)
+
+
+cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, size_t n) noexcept nogil:
+    cdef const message_record_t* rec = <const message_record_t*>body
+    cdef message_t m
+    cdef route_t* r
+    cdef uint32_t i, length
+    cdef const char* names
+    if not record_message_check(body, n) or rec.account != e.account.id:
+        e.stats.ring_corrupt += 1
+        return
+    names = body + sizeof(message_record_t)
+    m.account = e.account
+    m.publisher = NULL
+    m.client_id = rec.client_id
+    m.slot = rec.slot
+    m.from_shard = <int>from_shard
+    m.hash = rec.hash
+    m.subject = names + rec.queues_bytes
+    m.subject_bytes = rec.subject_bytes
+    m.tail = m.subject + rec.subject_bytes + 1
+    m.tail_bytes = n - (m.tail - body)
+    m.reply = m.tail
+    m.reply_bytes = rec.reply_bytes
+    m.payload_bytes = rec.payload_bytes
+    m.payload = body + n - 2 - rec.payload_bytes
+    m.header_bytes = rec.header_bytes
+    m.delivered = 0
+    m.head = NULL
+    m.bare_line = NULL
+    e.stats.xs_in_msgs += 1
+    e.stats.xs_in_bytes += n
+    r = route_of(e, &m)
+    if rec.plain:
+        if r != NULL:
+            deliver_route(e, &m, r)
+        else:
+            deliver_match(e, &m)
+    for i in range(rec.queues):
+        length = (<const uint32_t*>names)[0]
+        on_record_queue(e, &m, r, names + 4, length, rec.redraws, from_shard)
+        names += 4 + <size_t>((length + 3) & ~<uint32_t>3)
+    if sb_unlikely(e.expired_count):
+        expire(e)
+    if sb_unlikely(e.stall_publisher):
+        e.stall_publisher = False
+        if e.limits.stall:
+            interest_stall(e, &m)
+    if sb_unlikely(e.arena_used > ARENA_FLUSH_BYTES or e.dirty_bytes > DIRTY_FLUSH_BYTES):
+        e.flush(e)
+
+
+cdef void on_fragment(engine_t* e, uint32_t from_shard, const char* body, size_t n) noexcept nogil:
+    """A piece of a record that was too large for the ring; pieces come in order."""
+    cdef peer_t* p = &e.peers[from_shard]
+    cdef const fragment_record_t* f = <const fragment_record_t*>body
+    cdef uint64_t most = <uint64_t>e.limits.max_payload + e.limits.max_control_line + 65536
+    cdef size_t piece
+    cdef char* whole
+    if n <= sizeof(fragment_record_t) or f.total_bytes > most:
+        e.stats.ring_corrupt += 1
+        return
+    piece = n - sizeof(fragment_record_t)
+    if f.offset == 0:
+        free(p.assembly)
+        p.assembly = <char*>mem_alloc(f.total_bytes + <size_t>SB_SLACK)
+        p.assembly_bytes = 0
+        p.assembly_total = f.total_bytes
+    if p.assembly == NULL:
+        return                          # the rest of a record whose beginning went to a former process
+    if f.offset != p.assembly_bytes or f.total_bytes != p.assembly_total or piece > f.total_bytes - f.offset:
+        e.stats.ring_corrupt += 1
+        free(p.assembly)
+        p.assembly = NULL
+        return
+    memcpy(p.assembly + f.offset, body + sizeof(fragment_record_t), piece)
+    p.assembly_bytes += <uint32_t>piece
+    if p.assembly_bytes == p.assembly_total:
+        whole = p.assembly
+        p.assembly = NULL
+        on_message_record(e, from_shard, whole, p.assembly_total)
+        garbage(e, whole)
+
+
+cdef bint engine_on_rings(engine_t* e) noexcept nogil:
+    """Deliver what other shards have sent, a batch of each ring. Whether more may be waiting."""
+    cdef uint32_t i, n
+    cdef peer_t* p
+    cdef record_view v
+    cdef int status
+    cdef bint more = False
+    for i in range(e.shards):
+        if i == e.shard:
+            continue
+        p = &e.peers[i]
+        if not ring_readable(p.data_in):
+            continue
+        status = 0
+        n = 0
+        while n < RING_BATCH:
+            status = ring_next(p.data_in, &v)
+            if status <= 0:
+                break
+            n += 1
+            if v.kind == RECORD_MESSAGE:
+                on_message_record(e, i, <const char*>v.body, v.bytes)
+            elif v.kind == RECORD_FRAGMENT:
+                on_fragment(e, i, <const char*>v.body, v.bytes)
+            else:
+                e.stats.ring_corrupt += 1
+        if status < 0:
+            e.stats.ring_corrupt += 1
+            ring_reader_skip(p.data_in)
+        if e.borrowed:
+            e.flush(e)                  # long payloads are sent from the ring: before the space is given back
+        ring_release(p.data_in)
+        if n == RING_BATCH:
+            more = True
+    return more
+
+
+cdef bint engine_rings_waiting(engine_t* e) noexcept nogil:
+    """Whether any ring to this shard has something to read."""
+    cdef uint32_t i
+    for i in range(e.shards):
+        if i != e.shard and (ring_readable(e.peers[i].data_in) or ring_readable(e.peers[i].control_in)):
+            return True
+    return False
+
+
+# ---- turns ------------------------------------------------------------------------------------------------------
+
+cdef void engine_begin_turn(engine_t* e, uint64_t now_ns) noexcept nogil:
+    e.now_ns = now_ns
+    e.turn += 1
+
+
+cdef bint engine_resume(engine_t* e) noexcept nogil:
+    """Go on with connections whose reason to wait is over. Whether any still waits for time or for a ring."""
+    cdef connection_t* c = e.waiting
+    cdef connection_t* following
+    cdef bint left = False
+    e.waiting = NULL
+    while c != NULL:
+        following = c.wait_next
+        if c.flags & CONNECTION_HELD and e.control_spilled_shards == 0:
+            c.flags &= ~<uint32_t>CONNECTION_HELD
+            mark_dirty(e, c)
+        if c.flags & CONNECTION_STALLED and c.stall_shards & e.spilled_shards == 0 and c.stalled_until_ns <= e.now_ns:
+            c.stall_shards = 0
+            c.flags &= ~<uint32_t>CONNECTION_STALLED
+        if c.flags & CONNECTION_CLOSING:
+            c.flags &= ~<uint32_t>(CONNECTION_HELD | CONNECTION_STALLED)
+        if c.flags & (CONNECTION_HELD | CONNECTION_STALLED):
+            c.wait_next = e.waiting
+            e.waiting = c
+            left = True
+        elif c.flags & STOP_PARSING == 0:
+            engine_on_partial_waiting(e, c)
+            if c.flags & CONNECTION_READABLE and c.flags & STOP_PARSING == 0:
+                connection_ready(e, c)
+        c = following
+    return left
+
+
+cdef void engine_on_partial_waiting(engine_t* e, connection_t* c) noexcept nogil:
+    """Parse kept input, unless it waits for more bytes of one operation."""
+    if c.partial != NULL and c.partial_bytes >= c.partial_need:
+        engine_on_partial(e, c)
+
+
+cdef bint engine_end_turn(engine_t* e) noexcept nogil:
+    """Before the last flush of a turn. Whether closed connections have subscriptions left to take out."""
+    if e.reaping != NULL:
+        return connections_reap(e)
+    return False
+
+
+cdef void engine_after_flush(engine_t* e) noexcept nogil:
+    """Nothing refers to this turn's memory any more."""
+    cdef uint32_t i
+    e.arena_used = 0
+    e.dirty_bytes = 0
+    e.borrowed = False
+    for i in range(e.garbage_count):
+        free(e.garbage[i])
+    e.garbage_count = 0
+
+
+cdef uint64_t engine_sweep_interval(engine_t* e) noexcept nogil:
+    """How often timers are looked at: a tenth of the shortest of them, 10 to 500 ms."""
+    cdef uint64_t ns = e.limits.ping_interval_ns
+    if e.limits.write_deadline_ns < ns:
+        ns = e.limits.write_deadline_ns
+    if e.limits.auth_required and e.limits.auth_timeout_ns < ns:
+        ns = e.limits.auth_timeout_ns
+    ns //= 10
+    if ns < 10 * <uint64_t>MILLISECOND_NS:
+        return 10 * <uint64_t>MILLISECOND_NS
+    return ns if ns < 500 * <uint64_t>MILLISECOND_NS else 500 * <uint64_t>MILLISECOND_NS
+
+
+cdef void on_ping_timer(engine_t* e, connection_t* c) noexcept nogil:
+    """client.go processPingTimer: a PING unless the client was heard of lately; stale when too many are unanswered."""
+    c.ping_next_ns = e.now_ns + e.limits.ping_interval_ns
+    if c.flags & (CONNECTION_STALLED | CONNECTION_HELD | CONNECTION_PAUSED):
+        return                          # its PONG may be waiting with us
+    if e.now_ns - c.in_ns < e.limits.ping_interval_ns and c.ping_sent_ns and e.now_ns - c.ping_sent_ns < 3600 * <uint64_t>SECOND_NS:
+        return
+    if c.pings_out + 1 > e.limits.ping_max:
+        e.stats.stale_connections += 1
+        connection_error(e, c, b"Stale Connection")
+        connection_close(e, c, REASON_STALE_CONNECTION)
+        return
+    c.pings_out += 1
+    c.ping_sent_ns = e.now_ns
+    connection_send(e, c, b"PING\r\n", 6)
+
+
+cdef void engine_sweep(engine_t* e) noexcept nogil:
+    """Timers of all connections: authentication, pings, write deadlines, ends of lingering."""
+    cdef uint32_t i
+    cdef connection_t* c
+    e.sweep_next_ns = e.now_ns + engine_sweep_interval(e)
+    for i in range(e.connections_count):
+        c = e.connections[i]
+        if c == NULL:
+            continue
+        if c.flags & CONNECTION_CLOSING:
+            if c.flags & CONNECTION_LINGERING and c.write_deadline_ns <= e.now_ns:
+                c.flags &= ~<uint32_t>CONNECTION_LINGERING
+                c.close_next = e.closing
+                e.closing = c
+            continue
+        if c.auth_deadline_ns and c.auth_deadline_ns <= e.now_ns:
+            e.stats.auth_errors += 1
+            connection_error(e, c, b"Authentication Timeout")
+            connection_close(e, c, REASON_AUTHENTICATION_TIMEOUT)
+        elif c.write_deadline_ns and c.write_deadline_ns <= e.now_ns and c.flags & CONNECTION_HELD == 0:
+            e.stats.slow_consumers += 1
+            e.stats.slow_consumers_deadline += 1
+            connection_close(e, c, REASON_SLOW_CONSUMER_WRITE_DEADLINE)
+        elif c.ping_next_ns <= e.now_ns:
+            on_ping_timer(e, c)
+
+
+# ---- the Python face --------------------------------------------------------------------------------------------
+
+cdef void no_flush(engine_t* e) noexcept nogil:
+    pass
+
+
+cdef class _Rows:
+    cdef list rows
+
+
+cdef void collect(void* context, members_t* home, subscription_t* sub) noexcept nogil:
+    with gil:
+        (<_Rows>context).rows.append(subscription_row(home, sub))
+
+
+cdef object subscription_row(members_t* home, subscription_t* sub):
+    """(subject, queue or None, sid, delivered, max, slot, client id)"""
+    cdef size_t n = sublist_subject(home, NULL)
+    cdef bytearray subject = bytearray(n)
+    cdef queue_t* q = sublist_queue(home)
+    sublist_subject(home, <char*>subject)
+    return (bytes(subject), q.name[:q.name_bytes] if q != NULL else None, sub.sid[:sub.sid_bytes - 1], sub.delivered,
+            sub.max, sub.connection.slot, sub.connection.client_id)
+
+
+cdef object connection_tuple(connection_t* c):
+    cdef uint64_t row[12]
+    connection_row(c, row)
+    return (c.slot, c.client_id, row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8],
+            bool(row[9] & CONNECTION_CONNECTED))
+
+
+cdef class Engine:
+    """One shard's engine, as the control side uses it. Shard thread only.
+
+    shard, shards: which of how many. segment: the shared segment's SegmentMap. eventfds: one eventfd for each shard,
+    by shard. settings: options.EngineSettings.
+    """
+
+    def __cinit__(self, int shard, int shards, SegmentMap segment, list eventfds, settings):
+        cdef int i
+        cdef RingWriter w
+        cdef RingReader r
+        memset(&self.e, 0, sizeof(engine_t))
+        if not 1 <= shards <= SHARDS_MAX or not 0 <= shard < shards:
+            raise ValueError(f"shard {shard} of {shards}: there are 1 to {SHARDS_MAX} shards")
+        self.segment = segment
+        self.rings = []
+        self.e.shard = shard
+        self.e.shards = shards
+        self.e.header = segment.header()
+        self.e.slot = segment.slot(shard)
+        self.e.stats = segment.stats(shard)
+        self.e.directory = segment.directory()
+        self.e.flush = no_flush
+        self.e.random = self.e.header.fingerprint_key[1] ^ (<uint64_t>(shard + 1) * <uint64_t>0x9E3779B97F4A7C15)
+        if self.e.random == 0:
+            self.e.random = 1
+        self.e.arena = <char*>mem_alloc(ARENA_BYTES + SB_SLACK)
+        self.e.account = <account_t*>mem_alloc(sizeof(account_t))
+        account_init(self.e.account, 0, self.e.header.fingerprint_key[0])
+        self.e.peers = <peer_t*>mem_zero(SHARDS_MAX * sizeof(peer_t))
+        self.e.stats.connections = 0
+        self.e.stats.subscriptions = 0
+        self.e.stats.overflow_bytes = 0
+        self.apply(settings)
+        if shards > 1:
+            for i in range(shards):
+                if i == shard:
+                    continue
+                self.e.peers[i].slot = segment.slot(i)
+                self.e.peers[i].eventfd = eventfds[i]
+                w = RingWriter(segment, shard, i, False)
+                self.e.peers[i].data_out = &w.w
+                self.rings.append(w)
+                w = RingWriter(segment, shard, i, True)
+                self.e.peers[i].control_out = &w.w
+                self.rings.append(w)
+                r = RingReader(segment, i, shard, False)
+                self.e.peers[i].data_in = &r.r
+                self.rings.append(r)
+                r = RingReader(segment, i, shard, True)
+                self.e.peers[i].control_in = &r.r
+                self.rings.append(r)
+        interest_on_stall(slow_publisher)
+        interest_boot(&self.e)
+
+    def __dealloc__(self):
+        cdef uint32_t i
+        for i in range(self.e.connections_count):
+            if self.e.connections[i] != NULL:
+                connection_close(&self.e, self.e.connections[i], REASON_SERVER_SHUTDOWN)
+        if self.e.account != NULL:
+            while connections_reap(&self.e):
+                pass
+            for i in range(self.e.connections_count):
+                if self.e.connections[i] != NULL:
+                    connection_free(&self.e, self.e.connections[i])
+            if self.e.peers != NULL:
+                interest_free(&self.e)
+            routes_free_dead()
+            account_free(self.e.account)
+            free(self.e.account)
+        free_dead(&self.e)
+        engine_after_flush(&self.e)
+        out_free_pools(&self.e.out)
+        for i in range(self.e.events_count):
+            free(self.e.events[i].text)
+        free(self.e.events)
+        free(self.e.connections)
+        free(self.e.slots_free)
+        free(self.e.arena)
+        free(self.e.peers)
+        free(self.e.expired)
+        free(self.e.dead)
+        free(self.e.garbage)
+        free(self.e.scratch)
+        free(self.e.bare)
+        free(self.e.rewritten)
+        free(self.e.match.lists)
+        free(self.e.match.queues)
+
+    cdef connection_t* find(self, uint32_t slot, uint64_t client_id):
+        cdef connection_t* c
+        if slot >= self.e.connections_count:
+            return NULL
+        c = self.e.connections[slot]
+        return c if c != NULL and c.client_id == client_id else NULL
+
+    cdef void check_ready(self) noexcept:
+        """READY, and said so once, when every other shard's interest is known."""
+        if self.snapshots_reported or self.e.snapshots_awaited:
+            return
+        self.snapshots_reported = True
+        slot_state_store(self.e.slot, SB_SLOT_READY)
+        membership_bump(self.e.header)
+        event_push(&self.e, EVENT_SNAPSHOTS_COMPLETE, NULL, 0, NULL, 0)
+
+    def apply(self, settings):
+        """Take new limits; connections that exist keep what they were told in their INFO."""
+        self._settings = settings
+        self.e.limits.max_payload = settings.max_payload
+        self.e.limits.max_control_line = settings.max_control_line
+        self.e.limits.max_pending = settings.max_pending
+        self.e.limits.max_subscriptions = settings.max_subscriptions
+        self.e.limits.max_subscription_tokens = settings.max_subscription_tokens
+        self.e.limits.write_deadline_ns = settings.write_deadline_ns
+        self.e.limits.ping_interval_ns = settings.ping_interval_ns
+        self.e.limits.ping_max = settings.ping_max
+        self.e.limits.auth_timeout_ns = settings.auth_timeout_ns
+        self.e.limits.overflow_bytes_max = settings.overflow_bytes_max
+        self.e.limits.spin_ns = settings.spin_ns
+        self.e.limits.max_traced_bytes = max(0, settings.max_traced_bytes)
+        self.e.limits.headers = settings.headers
+        self.e.limits.auth_required = settings.auth_required
+        self.e.limits.trace = settings.trace
+        self.e.limits.debug = settings.debug
+        self.e.limits.stall = settings.stall
+
+    @property
+    def settings(self):
+        return self._settings
+
+    def adopt(self, int fd, uint64_t client_id, bytes info, *, bint auth_required=False):
+        """Own a connected non-blocking socket from now on and send it its INFO line. Returns its slot."""
+        cdef connection_t* c = connection_new(&self.e, fd, client_id)
+        if auth_required:
+            c.flags |= CONNECTION_AUTH_PENDING
+            c.auth_deadline_ns = self.e.now_ns + self.e.limits.auth_timeout_ns
+        connection_send(&self.e, c, info, len(info))
+        if self.attach != NULL:
+            self.attach(&self.e, c)
+        return c.slot
+
+    def refuse(self, int fd, uint64_t client_id, bytes info, bytes error):
+        """INFO, -ERR and close, for a connection above max_connections."""
+        cdef connection_t* c = connection_new(&self.e, fd, client_id)
+        connection_send(&self.e, c, info, len(info))
+        connection_error(&self.e, c, error)
+        if self.attach != NULL:
+            self.attach(&self.e, c)
+        connection_close(&self.e, c, REASON_MAX_CONNECTIONS_EXCEEDED)
+        return c.slot
+
+    def connected(self, uint32_t slot, uint64_t client_id, *, bint verbose, bint pedantic, bint echo, bint headers,
+                  bint no_responders, int protocol, bytes first_pong_info=b""):
+        """Accept a CONNECT: its options hold for what follows, which is parsed now."""
+        cdef connection_t* c = self.find(slot, client_id)
+        cdef uint32_t flags
+        if c == NULL or c.flags & CONNECTION_CLOSING:
+            return
+        flags = c.flags & ~<uint32_t>(CONNECTION_VERBOSE | CONNECTION_PEDANTIC | CONNECTION_NO_ECHO | CONNECTION_HEADERS
+                                      | CONNECTION_NO_RESPONDERS | CONNECTION_ASYNC_INFO | CONNECTION_AUTH_PENDING
+                                      | CONNECTION_PAUSED)
+        if verbose:
+            flags |= CONNECTION_VERBOSE
+        if pedantic:
+            flags |= CONNECTION_PEDANTIC
+        if not echo:
+            flags |= CONNECTION_NO_ECHO
+        if headers and self.e.limits.headers:
+            flags |= CONNECTION_HEADERS
+        if no_responders:
+            flags |= CONNECTION_NO_RESPONDERS
+        if protocol >= 1:
+            flags |= CONNECTION_ASYNC_INFO
+        c.auth_deadline_ns = 0
+        # The first PING comes early, to measure the round trip (client.go setFirstPingTimer).
+        c.ping_next_ns = min(self.e.limits.ping_interval_ns, <uint64_t>2 * SECOND_NS)
+        c.ping_next_ns += self.e.now_ns + random_below(&self.e, <uint32_t>(c.ping_next_ns // 5 + 1))
+        if not c.flags & CONNECTION_CONNECTED:
+            c.rtt_ns = max(<uint64_t>1, self.e.now_ns - c.started_ns)
+        c.flags = flags | CONNECTION_CONNECTED
+        if first_pong_info and not c.flags & CONNECTION_PONG_SENT:
+            free(c.first_pong_info)
+            c.first_pong_info = <char*>mem_alloc(len(first_pong_info))
+            memcpy(c.first_pong_info, <char*>first_pong_info, len(first_pong_info))
+            c.first_pong_info_bytes = <uint32_t>len(first_pong_info)
+        if verbose:
+            connection_ok(&self.e, c)
+        with nogil:
+            if c.flags & STOP_PARSING == 0:
+                engine_on_partial_waiting(&self.e, c)
+                if c.flags & CONNECTION_READABLE and c.flags & STOP_PARSING == 0:
+                    connection_ready(&self.e, c)
+
+    def drop_subscriptions(self, uint32_t slot, uint64_t client_id):
+        """Take out all subscriptions of a connection: a second CONNECT starts afresh."""
+        cdef connection_t* c = self.find(slot, client_id)
+        cdef uint32_t i
+        cdef list subs = []
+        if c == NULL:
+            return
+        i = 0
+        while c.subscriptions:
+            if c.sids[i % c.sids_capacity] != NULL:
+                unsubscribe(&self.e, c.sids[i % c.sids_capacity])
+            else:
+                i += 1
+
+    def error(self, uint32_t slot, uint64_t client_id, bytes text, reason=None):
+        """Send -ERR 'text'; close with `reason` unless that is None."""
+        cdef connection_t* c = self.find(slot, client_id)
+        if c == NULL:
+            return
+        connection_error(&self.e, c, text)
+        if reason is not None:
+            if reason == REASON_AUTHENTICATION_VIOLATION:
+                self.e.stats.auth_errors += 1
+            connection_close(&self.e, c, reason)
+
+    def send(self, uint32_t slot, uint64_t client_id, bytes data):
+        """Queue protocol bytes to one connection."""
+        cdef connection_t* c = self.find(slot, client_id)
+        if c != NULL:
+            connection_send(&self.e, c, data, len(data))
+
+    def broadcast(self, bytes data, int min_protocol=1):
+        """Queue protocol bytes (an INFO line) to every connection of at least this protocol."""
+        cdef uint32_t i
+        cdef connection_t* c
+        for i in range(self.e.connections_count):
+            c = self.e.connections[i]
+            if c != NULL and (min_protocol < 1 or c.flags & CONNECTION_ASYNC_INFO):
+                connection_send(&self.e, c, data, len(data))
+
+    def close(self, uint32_t slot, uint64_t client_id, uint32_t reason):
+        """Close a connection after what is queued to it."""
+        cdef connection_t* c = self.find(slot, client_id)
+        if c != NULL:
+            connection_close(&self.e, c, reason)
+
+    def stop(self):
+        """Close every connection; the last output goes out in the next turn."""
+        cdef uint32_t i
+        for i in range(self.e.connections_count):
+            if self.e.connections[i] != NULL:
+                connection_close(&self.e, self.e.connections[i], REASON_SERVER_SHUTDOWN)
+
+    def connections(self):
+        """A row (CONNECTION_FIELDS) for each open connection."""
+        cdef uint32_t i
+        return [connection_tuple(self.e.connections[i]) for i in range(self.e.connections_count)
+                if self.e.connections[i] != NULL and not self.e.connections[i].flags & CONNECTION_CLOSING]
+
+    def connection(self, uint32_t slot, uint64_t client_id):
+        """The row of one connection, or None."""
+        cdef connection_t* c = self.find(slot, client_id)
+        return None if c == NULL or c.flags & CONNECTION_CLOSING else connection_tuple(c)
+
+    def subscriptions(self, uint32_t slot, uint64_t client_id):
+        """(subject, queue or None, sid, delivered, max, slot, client id) of each of a connection's subscriptions."""
+        cdef connection_t* c = self.find(slot, client_id)
+        cdef uint32_t i
+        if c == NULL or c.flags & CONNECTION_CLOSING:
+            return []
+        return [subscription_row(c.sids[i].home, c.sids[i]) for i in range(c.sids_capacity) if c.sids[i] != NULL]
+
+    def all_subscriptions(self, test_subject=None):
+        """The same of every connection; with a subject, only those that it would reach."""
+        cdef _Rows rows = _Rows()
+        cdef uint32_t i, j
+        cdef bytes s
+        rows.rows = []
+        if test_subject is None:
+            sublist_walk(self.e.account, collect, <void*>rows)
+            return rows.rows
+        s = test_subject
+        sublist_match(self.e.account, s, len(s), sb_hash(s, len(s), self.e.account.seed), &self.e.match)
+        for i in range(self.e.match.lists_count):
+            for j in range(self.e.match.lists[i].count):
+                rows.rows.append(subscription_row(self.e.match.lists[i], member_at(self.e.match.lists[i], j)))
+        for i in range(self.e.match.queues_count):
+            for j in range(self.e.match.queues[i].queue.members.count):
+                rows.rows.append(subscription_row(&self.e.match.queues[i].queue.members,
+                                                  member_at(&self.e.match.queues[i].queue.members, j)))
+        return rows.rows
+
+    def sublist_stats(self):
+        """The numbers of /subsz for this shard."""
+        cdef account_t* a = self.e.account
+        cdef uint32_t i
+        cdef uint64_t most = 0
+        cdef uint64_t total = 0
+        cdef uint64_t routes = 0
+        cdef route_t* r
+        for i in range(2 * ROUTE_SETS):
+            r = a.routes[i]
+            if r != NULL:
+                routes += 1
+                total += r.targets_count + r.queue_groups_count
+                most = max(most, <uint64_t>r.targets_count + r.queue_groups_count)
+        hits = self.e.stats.route_hits
+        misses = self.e.stats.route_misses
+        return {
+            "num_subscriptions": a.subscriptions, "num_cache": routes, "num_inserts": a.inserts,
+            "num_removes": a.removes, "num_matches": hits + misses,
+            "cache_hit_rate": hits / (hits + misses) if hits + misses else 0.0,
+            "max_fanout": most, "avg_fanout": total / routes if routes else 0.0,
+        }
+
+    def memory(self):
+        """Bytes in output chunks and numbers of what is allocated, to find leaks."""
+        return {"out_bytes": self.e.out.bytes_owned, "connections": self.e.stats.connections,
+                "subscriptions": self.e.account.subscriptions, "patterns": self.e.account.patterns,
+                "routes": self.e.account.routes_cached, "overflow_bytes": self.e.stats.overflow_bytes}
+
+    def take_events(self):
+        """What the control side has to know, oldest first; see EVENTS."""
+        cdef uint32_t i
+        cdef event_t* v
+        cdef list out = []
+        for i in range(self.e.events_count):
+            v = &self.e.events[i]
+            text = v.text[:v.text_bytes] if v.text != NULL else b""
+            free(v.text)
+            v.text = NULL
+            if v.kind == EVENT_CONNECT:
+                out.append((v.kind, v.slot, v.client_id, text))
+            elif v.kind == EVENT_CLOSED:
+                out.append((v.kind, v.slot, v.client_id, v.number, (
+                    v.slot, v.client_id, v.values[0], v.values[1], v.values[2], v.values[3], v.values[4], v.values[5],
+                    v.values[6], v.values[7], v.values[8], bool(v.values[9] & CONNECTION_CONNECTED))))
+            elif v.kind == EVENT_SNAPSHOTS_COMPLETE:
+                out.append((v.kind,))
+            elif v.kind == EVENT_LOG:
+                out.append((v.kind, v.number, v.slot, v.client_id, text))
+            else:
+                out.append((v.kind, v.slot, v.client_id, v.number, text))
+        self.e.events_count = 0
+        self.e.events_bytes = 0
+        return out

@@ -1,0 +1,210 @@
+"""The C structs of one shard: connections, subscriptions, the nodes they hang on, routes.
+
+All of it is memory of one process and one thread ("Home shard only."): no locks, no atomics.
+
+    connection_t --sids--> subscription_t --home--> members_t = literal_t.plain | trie_t.plain | queue_t.members
+    route_t --targets--> (connection_t, subscription_t)            built from a match, dropped when interest changes
+
+A subscription is freed at the end of a turn only, so a route or a match under way never points at freed memory.
+"""
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    # what a connection may do, is doing, or waits for
+    CONNECTION_OPEN = 1 << 0
+    CONNECTION_CLOSING = 1 << 1         # no more input is parsed, no more output is added
+    CONNECTION_LINGERING = 1 << 2       # its last bytes are sent; input is read and thrown away until it ends
+    CONNECTION_DIRTY = 1 << 3           # in the list of connections with output of this turn
+    CONNECTION_BLOCKED = 1 << 4         # the socket took less than it was given; an edge will say when it takes more
+    CONNECTION_READABLE = 1 << 5        # the socket may have bytes that have not been read
+    CONNECTION_READY = 1 << 6           # in the list of connections to read from
+    CONNECTION_HANGUP = 1 << 7          # the peer has closed its side: read to the end
+    CONNECTION_PAUSED = 1 << 8          # a CONNECT is being answered; nothing after it is parsed meanwhile
+    CONNECTION_STALLED = 1 << 9         # not read for a moment, because a receiver or a ring is behind
+    CONNECTION_HELD = 1 << 10           # its interest has not been told to every shard yet: no input, no output
+    CONNECTION_AUTH_PENDING = 1 << 11   # only CONNECT is allowed
+    CONNECTION_CONNECTED = 1 << 12      # CONNECT has been accepted
+    CONNECTION_VERBOSE = 1 << 13
+    CONNECTION_PEDANTIC = 1 << 14
+    CONNECTION_NO_ECHO = 1 << 15
+    CONNECTION_HEADERS = 1 << 16
+    CONNECTION_NO_RESPONDERS = 1 << 17
+    CONNECTION_PONG_SENT = 1 << 18
+    CONNECTION_ASYNC_INFO = 1 << 19     # CONNECT said protocol 1: INFO may come at any time
+    CONNECTION_OVERFLOW = 1 << 20       # its records were the last straw: closed at the end of the turn
+
+cdef enum:
+    NODE_LITERAL = 0
+    NODE_TRIE = 1
+    NODE_QUEUE = 2
+
+cdef struct chunk_t:
+    # Output memory that connections own: a header, then `capacity` bytes and SB_SLACK.
+    chunk_t* next                       # in the pool only
+    uint32_t capacity
+    uint32_t used
+    uint32_t spans                      # spans that point into it
+    uint32_t size_class                 # pool it returns to; 0: none, freed
+
+cdef struct span_t:
+    # A run of output bytes, in order. Without a chunk it is borrowed (frames of this turn, a receive buffer, a
+    # ring) and is valid until the flush, which copies what the socket did not take.
+    char* data
+    size_t bytes
+    chunk_t* chunk
+
+cdef struct connection_t:
+    # Per connection, whole life
+    int fd
+    uint32_t slot
+    uint32_t flags
+    uint32_t pings_out
+    uint64_t client_id
+    account_t* account
+    # Input that is not a whole operation yet
+    char* partial
+    uint32_t partial_bytes
+    uint32_t partial_need               # whole length of the operation, once its control line is known; else 0
+    # Subscriptions by sid: open addressing, linear probing
+    subscription_t** sids
+    uint32_t sids_capacity
+    uint32_t subscriptions
+    # Output
+    span_t* spans
+    uint32_t spans_first
+    uint32_t spans_end
+    uint32_t spans_capacity
+    uint32_t out_flags
+    chunk_t* tail                       # chunk that the next private bytes go to
+    uint64_t pending_bytes
+    span_t spans_inline[1]
+    # Counters
+    uint64_t in_msgs
+    uint64_t in_bytes
+    uint64_t out_msgs
+    uint64_t out_bytes
+    uint64_t stalls
+    # Times, monotonic ns
+    uint64_t started_ns
+    uint64_t activity_ns                # last message or interest change
+    uint64_t in_ns                      # last input that counts for the ping timer
+    uint64_t ping_sent_ns
+    uint64_t rtt_ns
+    uint64_t ping_next_ns
+    uint64_t auth_deadline_ns           # 0: none
+    uint64_t write_deadline_ns          # 0: nothing is waiting
+    uint64_t write_deadline_bytes       # bytes that must leave before the deadline
+    uint64_t stalled_until_ns
+    # Links
+    connection_t* dirty_next
+    connection_t* ready_next
+    connection_t* wait_next             # stalled or held
+    connection_t* close_next
+    char* first_pong_info               # INFO to send after the first PONG, freed then
+    uint32_t first_pong_info_bytes
+    uint32_t close_reason
+    uint64_t stall_shards               # full rings that it waits for, a bit a shard
+
+cdef struct members_t:
+    # Subscriptions of one (subject, queue). One member is kept in `items` itself, more in an array.
+    void* items
+    uint32_t count
+    uint32_t capacity                   # 0: `items` is the member
+
+cdef struct subscription_t:
+    connection_t* connection
+    members_t* home
+    uint64_t delivered
+    uint32_t max                        # UNSUB's limit, 0: none (nats-server reads at most nine digits)
+    uint32_t index                      # in home
+    uint16_t sid_bytes                  # with the space behind it
+    uint16_t closed
+    char sid[4]                         # "12 ": as it stands in a MSG line; at least 4 bytes are allocated from here
+
+cdef struct queue_t:
+    members_t members
+    uint8_t kind
+    uint32_t name_bytes
+    void* node                          # literal_t or trie_t
+    queue_t* next
+    uint32_t* remote                    # members by shard; NULL while there are none
+    uint32_t remote_total
+    char name[1]
+
+cdef struct literal_t:
+    members_t plain
+    uint8_t kind
+    uint32_t subject_bytes
+    queue_t* queues
+    char subject[1]
+
+cdef struct trie_t:
+    members_t plain
+    uint8_t kind
+    uint32_t token_bytes
+    queue_t* queues
+    uint64_t remote                     # other shards with a plain subscription of this pattern
+    trie_t* parent
+    trie_t* star
+    trie_t* full                        # `>`
+    trie_t** children                   # by hash of the token, linear probing
+    uint32_t children_count
+    uint32_t children_capacity
+    char token[1]
+
+cdef struct literal_table_t:
+    uint64_t* slots                     # 16 bits of hash, 48 of pointer; 0 empty
+    uint32_t count
+    uint32_t capacity
+
+cdef struct target_t:
+    connection_t* connection
+    subscription_t* subscription
+
+cdef struct queue_group_t:
+    # One queue name on one route: every (pattern, queue) of that name that matches.
+    uint32_t first                      # in route.queues
+    uint32_t count
+
+cdef struct route_t:
+    uint64_t hash
+    uint64_t generation                 # of the account's wildcards when it was built
+    uint64_t directory_version
+    uint64_t remote_patterns            # shards, from wildcards
+    uint64_t remote                     # shards, from wildcards and the directory
+    uint32_t subject_bytes
+    uint32_t bucket                     # of its first token
+    uint32_t targets_count
+    uint32_t groups_count
+    uint32_t queues_count
+    uint32_t queue_groups_count
+    target_t* targets                   # same sids together
+    uint32_t* groups                    # lengths of the runs of one sid
+    queue_t** queues
+    queue_group_t* queue_groups
+    route_t* next
+    char head[1]                        # "HMSG subject ", SB_SLACK behind it
+
+cdef enum:
+    LITERAL_PARTS = 256
+    GENERATION_BUCKETS = 256
+    ROUTE_SETS = 4096                   # two routes a set
+    ROUTE_SEEN = 4096
+
+cdef struct account_t:
+    # One account's subject space: its sublist and its routes.
+    uint32_t id
+    uint64_t seed                       # of every hash of this account's subjects
+    literal_table_t literals[LITERAL_PARTS]
+    trie_t* root
+    uint64_t patterns                   # subscriptions (and remote interest) in the trie
+    uint64_t generation_any             # changes of patterns that begin with a wildcard
+    uint64_t generations[GENERATION_BUCKETS]
+    route_t** routes                    # ROUTE_SETS x 2
+    uint32_t* seen                      # filter: a route is built at a subject's second publish
+    uint64_t subscriptions
+    uint64_t inserts
+    uint64_t removes
+    uint64_t matches
+    uint64_t route_hits
+    uint64_t routes_cached

@@ -1,0 +1,90 @@
+"""Records on rings: what one shard tells another. Bodies as they lie in memory; integers in host order.
+
+    data ring       RECORD_MESSAGE    message_record_t, queue names (u32 length, bytes) x queues, subject, ' ', tail
+                    RECORD_FRAGMENT   fragment_record_t, a piece of a message record that is too large for the ring
+    control ring    RECORD_PLAIN      interest_record_t, pattern                 (count: 1 wanted, 0 not any more)
+                    RECORD_QUEUE      interest_record_t, subject, queue name     (count: members on that shard)
+                    RECORD_SNAPSHOT_BEGIN, _END     interest_record_t            all interest of the sender between
+                    RECORD_STALL      stall_record_t                             slow that publisher down
+
+`tail` is what stands behind the subject in a PUB line: "[reply ]size CRLF payload CRLF", which is also what stands
+behind the sid in a MSG line. What comes from a ring is input: record_message_check looks at every length before use.
+"""
+from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+cdef enum:
+    RECORD_MESSAGE = 1
+    RECORD_FRAGMENT = 2
+    RECORD_PLAIN = 16
+    RECORD_QUEUE = 17
+    RECORD_SNAPSHOT_BEGIN = 18
+    RECORD_SNAPSHOT_END = 19
+    RECORD_STALL = 20
+
+cdef struct message_record_t:
+    uint64_t hash
+    uint64_t client_id                  # of the publisher
+    uint32_t account
+    uint32_t slot                       # of the publisher on its shard
+    int32_t header_bytes                # -1: no headers
+    uint32_t payload_bytes              # headers included
+    uint32_t subject_bytes
+    uint32_t reply_bytes
+    uint32_t queues_bytes               # of the queue names with their lengths
+    uint16_t queues
+    uint8_t plain                       # deliver to plain subscriptions
+    uint8_t redraws                     # a queue member was gone so many times
+
+cdef struct fragment_record_t:
+    uint32_t total_bytes
+    uint32_t offset
+
+cdef struct interest_record_t:
+    uint32_t epoch                      # of the sender
+    uint32_t account
+    uint32_t count
+    uint32_t subject_bytes
+    uint32_t queue_bytes
+    uint32_t reserved
+
+cdef struct stall_record_t:
+    uint64_t client_id
+    uint32_t slot
+    uint32_t milliseconds
+
+
+cdef inline bint record_message_check(const char* body, size_t n) noexcept nogil:
+    """Whether a message record's lengths agree with its size and with each other."""
+    cdef const message_record_t* r = <const message_record_t*>body
+    cdef uint64_t at = sizeof(message_record_t)
+    cdef uint64_t end
+    cdef uint32_t i, length
+    if n < at:
+        return False
+    end = at + r.queues_bytes
+    if end + r.subject_bytes + 1 > n or r.subject_bytes == 0:
+        return False
+    for i in range(r.queues):
+        if at + 4 > end:
+            return False
+        length = (<const uint32_t*>(body + at))[0]
+        at += 4 + <uint64_t>((length + 3) & ~<uint32_t>3)
+        if at > end or length == 0:
+            return False
+    if at != end:
+        return False
+    n -= end + r.subject_bytes + 1
+    # The tail: reply and space, sizes, CRLF, payload, CRLF
+    if r.reply_bytes and n < <uint64_t>r.reply_bytes + 1:
+        return False
+    if r.reply_bytes:
+        n -= r.reply_bytes + 1
+    if n < <uint64_t>r.payload_bytes + 5:
+        return False
+    return r.header_bytes < 0 or <uint32_t>r.header_bytes <= r.payload_bytes
+
+
+cdef inline bint record_interest_check(const char* body, size_t n) noexcept nogil:
+    cdef const interest_record_t* r = <const interest_record_t*>body
+    return (n >= sizeof(interest_record_t)
+            and n == sizeof(interest_record_t) + <uint64_t>r.subject_bytes + r.queue_bytes)

@@ -1,0 +1,182 @@
+"""The state of one shard's engine, as one C struct that every part of the data path is handed.
+
+Grouped by how long it lives: whole life, one turn, one message. Home shard only.
+"""
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+
+from shardbroker.hot.model cimport account_t, connection_t, subscription_t
+from shardbroker.hot.outbound cimport outbound_t
+from shardbroker.hot.sublist cimport match_t
+from shardbroker.shm.layout cimport directory_t, header_t, shard_stats_t, slot_t
+from shardbroker.shm.ring cimport ring_reader, ring_writer
+
+cdef enum:
+    SHARDS_MAX = 64
+    # Frames that several connections share lie in the arena until the flush: half a typical L2 cache.
+    ARENA_BYTES = 512 << 10
+    ARENA_FLUSH_BYTES = 192 << 10
+    # Bytes copied into connections' own chunks before a flush: the same reason.
+    DIRTY_FLUSH_BYTES = 512 << 10
+    # From this payload on, bytes are referenced where they were received instead of copied.
+    REFERENCE_BYTES = 2048
+    REDRAWS_MAX = 3
+    REAP_SUBSCRIPTIONS = 20000          # of closing connections, taken out in one turn
+
+cdef enum:
+    EVENT_CONNECT = 1
+    EVENT_CLOSED = 2
+    EVENT_LOG = 3
+    EVENT_TRACE = 4
+    EVENT_SNAPSHOTS_COMPLETE = 5
+
+cdef struct event_t:
+    int kind
+    int number                          # close reason, log level, trace direction
+    uint32_t slot
+    uint64_t client_id
+    char* text
+    size_t text_bytes
+    uint64_t values[12]                 # EVENT_CLOSED: the connection's last row
+
+cdef struct spill_t:
+    # A record that found its ring full, in the order in which it has to follow.
+    spill_t* next
+    uint32_t bytes
+    uint32_t sent                       # of a record that goes in fragments
+    int kind
+
+cdef struct spill_queue_t:
+    spill_t* first
+    spill_t* last
+    uint64_t bytes
+
+cdef struct peer_t:
+    # Another shard, as this one sees it.
+    ring_writer* data_out
+    ring_reader* data_in
+    ring_writer* control_out
+    ring_reader* control_in
+    slot_t* slot
+    int eventfd
+    uint32_t epoch
+    bint wants_snapshot                 # of ours; sent at the next turn
+    bint in_snapshot
+    bint snapshot_awaited
+    spill_queue_t data_spill
+    spill_queue_t control_spill
+    char* assembly                      # a fragmented record under way
+    uint32_t assembly_bytes
+    uint32_t assembly_total
+    uint64_t stalled_client             # the last publisher told to slow down, and in which turn
+    uint64_t stalled_turn
+
+cdef struct limits_t:
+    int64_t max_payload
+    uint32_t max_control_line
+    uint64_t max_pending
+    uint32_t max_subscriptions
+    uint32_t max_subscription_tokens
+    uint64_t write_deadline_ns
+    uint64_t ping_interval_ns
+    uint32_t ping_max
+    uint64_t auth_timeout_ns
+    uint64_t overflow_bytes_max
+    uint64_t spin_ns
+    uint32_t max_traced_bytes
+    bint headers
+    bint auth_required
+    bint trace
+    bint debug
+    bint stall
+
+cdef struct message_t:
+    # A message on its way through this shard.
+    account_t* account
+    connection_t* publisher             # NULL: it came over a ring
+    const char* subject
+    const char* reply
+    const char* tail                    # "[reply ]sizes CRLF payload CRLF"
+    const char* payload                 # headers first, when there are any
+    uint64_t hash
+    uint64_t client_id                  # of the publisher
+    size_t tail_bytes
+    uint32_t slot
+    uint32_t subject_bytes
+    uint32_t reply_bytes
+    uint32_t payload_bytes
+    int32_t header_bytes
+    int32_t from_shard                  # -1: this one
+    uint32_t delivered                  # to how many, here or on the way to other shards
+    # Written when needed: the head of a MSG line, and the tail for clients without headers
+    const char* head                    # "HMSG subject "
+    uint32_t head_bytes
+    const char* bare_line               # "[reply ]size CRLF" without the header bytes
+    uint32_t bare_line_bytes
+
+cdef struct engine_t
+
+ctypedef void (*flush_t)(engine_t* e) noexcept nogil
+
+cdef struct engine_t:
+    # Whole life
+    uint32_t shard
+    uint32_t shards
+    limits_t limits
+    account_t* account                  # $G, the one account so far
+    shard_stats_t* stats
+    slot_t* slot
+    header_t* header
+    directory_t directory
+    peer_t* peers                       # by shard; this shard's own is unused
+    uint64_t membership
+    uint32_t snapshots_awaited
+    uint32_t epoch
+    connection_t** connections          # by slot
+    uint32_t connections_capacity
+    uint32_t connections_count
+    uint32_t* slots_free
+    uint32_t slots_free_count
+    outbound_t out
+    match_t match
+    uint64_t random
+    uint64_t now_ns
+    uint64_t turn
+    flush_t flush                       # publish rings, then write sockets; set by the loop
+    void* io
+    uint64_t sweep_next_ns
+    # One turn
+    char* arena
+    size_t arena_used
+    size_t dirty_bytes
+    bint borrowed                       # output refers to a receive buffer or a ring: flush before it is reused
+    connection_t* dirty
+    connection_t* closing               # after the flush their descriptors are closed
+    connection_t* reaping               # closed, with subscriptions left to take out
+    connection_t* waiting               # stalled or held
+    connection_t* ready_first           # to be read from
+    connection_t* ready_last
+    uint64_t spilled_shards             # peers with records in the overflow queue, a bit a shard
+    uint64_t control_spilled_shards
+    uint64_t told_shards                # peers that control records were written for and not published
+    uint64_t wake_shards                # peers with published records, to be woken after the fence
+    subscription_t** expired            # reached UNSUB's max in this message
+    uint32_t expired_count
+    uint32_t expired_capacity
+    subscription_t** dead               # to be freed at the end of the turn
+    uint32_t dead_count
+    uint32_t dead_capacity
+    void** garbage                      # blocks that output may refer to until the flush
+    uint32_t garbage_count
+    uint32_t garbage_capacity
+    event_t* events
+    uint32_t events_count
+    uint32_t events_capacity
+    uint64_t events_bytes
+    # One message
+    char* scratch                       # head of a MSG line
+    size_t scratch_capacity
+    char* bare                          # bare_line
+    size_t bare_capacity
+    char* rewritten                     # a PUB that was spaced oddly
+    size_t rewritten_capacity
+    bint stall_publisher                # a receiver is over three quarters of max_pending
