@@ -1,0 +1,47 @@
+# What net.h gives the modules of the load generator, and their common constants.
+
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+
+cdef extern from "load/net.h":
+    ctypedef struct load_stamp:
+        uint64_t sequence
+        uint32_t subject
+        uint16_t publisher
+        uint16_t mark
+    int64_t load_now() noexcept nogil
+    uint64_t load_get(const uint64_t*) noexcept nogil
+    void load_set(uint64_t*, uint64_t) noexcept nogil
+    void load_add(uint64_t*, uint64_t) noexcept nogil
+    int load_watch(int epoll, int op, int fd, uint32_t events, uint64_t number) noexcept nogil
+    int load_dial(uint32_t host, uint16_t port, uint32_t source) noexcept nogil
+
+    ctypedef union epoll_data_t:
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    enum:
+        EPOLLIN
+        EPOLLOUT
+        EPOLLERR
+        EPOLLHUP
+        EPOLL_CTL_ADD
+        EPOLL_CTL_MOD
+        EPOLL_CTL_DEL
+        MSG_NOSIGNAL
+        MSG_DONTWAIT
+    int epoll_create1(int flags) noexcept nogil
+    int epoll_wait(int epoll, epoll_event* events, int count, int timeout_ms) noexcept nogil
+    ssize_t send(int fd, const void* data, size_t count, int flags) noexcept nogil
+    ssize_t recv(int fd, void* data, size_t count, int flags) noexcept nogil
+    int close(int fd) noexcept nogil
+    void load_digits() noexcept nogil
+    void put_index(char* at, uint32_t index) noexcept nogil
+    int64_t get_index(const char* at) noexcept nogil
+
+cdef enum:
+    MARK = 0x5342            # "BS": the stamp's last two bytes, so that any other payload is recognised
+    LINE_MAX = 8192          # longest control line of a server that is kept over two reads (INFO is the longest)
+    RECEIVE_BYTES = 256 * 1024   # one read; half of the L2 cache of the machines at hand
+    EVENTS_MAX = 256
+    REASON_BYTES = 512
