@@ -11,12 +11,6 @@
 #include <stddef.h>
 #include <string.h>
 
-#ifdef SB_DEBUG
-#define SB_DEBUG_CHECKS 1
-#else
-#define SB_DEBUG_CHECKS 0
-#endif
-
 /* Bytes past the end of a copy that sb_copy may read and write. Every buffer it touches has this much slack. */
 #define SB_SLACK 64
 
