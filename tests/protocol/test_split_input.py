@@ -69,7 +69,8 @@ def test_one_byte_a_write(broker: Broker, subject: str) -> None:
     for at in range(len(texts[0])):
         for client, text in zip(clients, texts, strict=True):
             client.send(text[at : at + 1])
-        wait_until(lambda: broker.has_read(clients), "the bytes to be read")
+        if at % 10 == 0:  # looking costs ten times what sending does
+            wait_until(lambda: broker.has_read(clients), "the bytes to be read")
     for client, name in zip(clients, names, strict=True):
         assert answer(client, name) == whole
 
@@ -79,11 +80,11 @@ def test_random_pieces_of_large_messages(broker: Broker, subject: str) -> None:
     rng = random.Random(21)
     sizes = [rng.choice([1, 100, 4096, 70000, 262144, 300000]) + rng.randint(-1, 1) for _ in range(12)]
     receiver = broker.client().connect().sub(subject + ".>")
-    for turn in range(6):
+    for turn in range(4):
         name = f"{subject}.{turn}"
         payloads = [rng.randbytes(size) for size in sizes]
         text = b"".join(pub(name, payload) for payload in payloads)
-        cuts = sorted(rng.sample(range(1, len(text)), 25))
+        cuts = sorted(rng.sample(range(1, len(text)), 15))
         sender = broker.client().connect()
         for start, end in zip([0, *cuts], [*cuts, len(text)], strict=True):
             sender.send(text[start:end])
