@@ -698,6 +698,8 @@ cdef bint engine_on_rings(engine_t* e) noexcept nogil:
             ring_reader_skip(p.data_in)
         if e.borrowed:
             e.flush(e)                  # long payloads are sent from the ring: before the space is given back
+        if p.data_in.head - p.data_in.released > p.data_in.capacity // 2:
+            e.wake_shards |= <uint64_t>1 << i   # its writer may be waiting for room
         ring_release(p.data_in)
         if n == RING_BATCH:
             more = True
