@@ -224,6 +224,11 @@ class Broker:
 
         return wait_until(holder, "a shard to hold the connection")[0]
 
+    def shards_in_use(self) -> list[int]:
+        """The shards that hold at least one client connection now."""
+        inodes = {f"socket:[{inode}]" for inode in _established(self.port)}
+        return [number for number, pid in self.shard_pids().items() if inodes & _links(pid)]
+
     def holds(self, client: RawClient) -> bool:
         """Whether the server's side of a client's connection is still open, read or not."""
         return bool(_server_inode(self.port, client.local_port))
@@ -293,6 +298,12 @@ def _server_inode(server_port: int, client_port: int) -> str:
         if fields[1].endswith(local) and fields[2].endswith(remote) and fields[9] != "0":
             return fields[9]
     return ""
+
+
+def _established(server_port: int) -> set[str]:
+    local = f":{server_port:04X}"
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return {fields[9] for fields in rows if fields[1].endswith(local) and fields[3] == "01"}
 
 
 def _links(pid: int) -> set[str]:
