@@ -18,7 +18,7 @@ from shardbroker.hot.model cimport (
     CONNECTION_STALLED, CONNECTION_VERBOSE, connection_t, subscription_t)
 from shardbroker.hot.outbound cimport out_append, out_drop
 from shardbroker.hot.reasons cimport REASON_CLIENT_CLOSED
-from shardbroker.hot.state cimport EVENT_CLOSED, REAP_SUBSCRIPTIONS, engine_t, event_t
+from shardbroker.hot.state cimport EVENT_CLOSED, EVENT_TRACE, REAP_SUBSCRIPTIONS, engine_t, event_t
 
 cdef enum:
     SIDS_FIRST = 4
@@ -133,6 +133,8 @@ cdef void connection_send(engine_t* e, connection_t* c, const char* data, size_t
         return
     out_append(&e.out, c, data, n)
     mark_dirty(e, c)
+    if e.limits.trace and n > 2 and data[n - 1] == c'\n' and data[0] != c'\r':
+        event_push(e, EVENT_TRACE, c, 1, data, n - 2)
 
 
 cdef void connection_error(engine_t* e, connection_t* c, const char* text) noexcept nogil:

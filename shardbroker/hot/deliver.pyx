@@ -7,15 +7,17 @@ What follows the subject in a PUB line is byte for byte what follows the sid in 
 built once, in the arena, and every connection's output refers to them. Long payloads are not copied at all.
 """
 from libc.stdint cimport uint32_t, uint64_t
+from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from shardbroker.hot.bytes cimport SB_SLACK, sb_copy, sb_digits, sb_likely, sb_unlikely
-from shardbroker.hot.memory cimport mem_resize
+from shardbroker.hot.connection cimport event_push
+from shardbroker.hot.memory cimport mem_alloc, mem_resize
 from shardbroker.hot.model cimport (
     CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_NO_ECHO, connection_t, members_t, queue_t,
     route_t, subscription_t, target_t)
 from shardbroker.hot.outbound cimport out_append, out_borrow, out_commit, out_extends, out_reserve
-from shardbroker.hot.state cimport ARENA_BYTES, REFERENCE_BYTES, engine_t, message_t
+from shardbroker.hot.state cimport ARENA_BYTES, EVENT_TRACE, REFERENCE_BYTES, engine_t, message_t
 from shardbroker.hot.sublist cimport match_t, member_at
 
 cdef enum:
@@ -133,6 +135,26 @@ cdef void append_bare_frame(engine_t* e, message_t* m, connection_t* c, subscrip
     mark_dirty(e, c)
 
 
+cdef void trace_out(engine_t* e, message_t* m, connection_t* c, subscription_t* sub) noexcept nogil:
+    """The line of a frame, for the log: MSG or HMSG, subject, sid, reply, sizes."""
+    cdef bint whole = m.header_bytes > 0 and c.flags & CONNECTION_HEADERS != 0
+    cdef const char* line = m.tail
+    cdef size_t line_bytes = m.tail_bytes - m.payload_bytes - 4
+    cdef size_t skip = 0 if whole else 1
+    cdef size_t n = m.head_bytes - skip + sub.sid_bytes
+    cdef char* text
+    if m.header_bytes > 0 and not whole:
+        message_bare(e, m)
+        line = m.bare_line
+        line_bytes = m.bare_line_bytes - 2
+    text = <char*>mem_alloc(n + line_bytes)
+    memcpy(text, m.head + skip, m.head_bytes - skip)
+    memcpy(text + m.head_bytes - skip, sub.sid, sub.sid_bytes)
+    memcpy(text + n, line, line_bytes)
+    event_push(e, EVENT_TRACE, c, 1, text, n + line_bytes)
+    free(text)
+
+
 cdef bint deliver_to(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil:
     """One subscription, all rules. Whether it counts as delivered (client.go deliverMsg)."""
     cdef connection_t* c = sub.connection
@@ -148,6 +170,8 @@ cdef bint deliver_to(engine_t* e, message_t* m, subscription_t* sub) noexcept no
     sub.delivered += 1
     watch_pending(e, c)
     message_head(e, m)
+    if sb_unlikely(e.limits.trace):
+        trace_out(e, m, c, sub)
     if m.header_bytes > 0 and c.flags & CONNECTION_HEADERS == 0:
         append_bare_frame(e, m, c, sub)
         count_out(e, c, m.payload_bytes - <uint32_t>m.header_bytes)
@@ -180,7 +204,7 @@ cdef void deliver_run(engine_t* e, message_t* m, target_t* targets, uint32_t cou
         head_bytes -= 1
     line_bytes = head_bytes + sub.sid_bytes
     frame_bytes = line_bytes if by_reference else line_bytes + m.tail_bytes
-    if e.arena_used + frame_bytes + SB_SLACK > ARENA_BYTES:
+    if e.arena_used + frame_bytes + SB_SLACK > ARENA_BYTES or e.limits.trace:
         for i in range(count):
             deliver_to(e, m, targets[i].subscription)
         return

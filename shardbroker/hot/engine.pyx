@@ -345,9 +345,10 @@ cdef inline void on_pub(engine_t* e, connection_t* c, const operation_t* op) noe
         no_responders(e, c, &m)
     if sb_unlikely(e.stall_publisher):
         stall(e, c, 2 * MILLISECOND_NS)
-    if sb_unlikely(e.spilled_shards):
+    if sb_unlikely(e.spilled_now):
         # Its records wait for room in a ring: no more of them until there is.
-        c.stall_shards = e.spilled_shards
+        c.stall_shards |= e.spilled_now
+        e.spilled_now = 0
         connection_wait(e, c, CONNECTION_STALLED)
         if e.stats.overflow_bytes > e.limits.overflow_bytes_max:
             connection_close(e, c, REASON_RING_OVERFLOW)
@@ -693,6 +694,7 @@ cdef bint engine_on_rings(engine_t* e) noexcept nogil:
                 on_fragment(e, i, <const char*>v.body, v.bytes)
             else:
                 e.stats.ring_corrupt += 1
+        e.spilled_now = 0               # of messages that were drawn again: no publisher here to slow down
         if status < 0:
             e.stats.ring_corrupt += 1
             ring_reader_skip(p.data_in)
@@ -894,6 +896,7 @@ cdef class Engine:
         account_init(self.e.account, 0, self.e.header.fingerprint_key[0])
         self.e.peers = <peer_t*>mem_zero(SHARDS_MAX * sizeof(peer_t))
         self.e.stats.connections = 0
+        self.e.stats.closed_total = self.e.stats.connections_total      # a predecessor's are all gone
         self.e.stats.subscriptions = 0
         self.e.stats.overflow_bytes = 0
         self.apply(settings)

@@ -95,6 +95,7 @@ cdef char* claim(engine_t* e, uint32_t shard, bint control, int kind, uint32_t b
         e.control_spilled_shards |= <uint64_t>1 << shard
     else:
         e.spilled_shards |= <uint64_t>1 << shard
+        e.spilled_now |= <uint64_t>1 << shard
     return spill(q, kind, bytes)
 
 

@@ -157,6 +157,7 @@ cdef struct engine_t:
     connection_t* ready_last
     uint64_t spilled_shards             # peers with records in the overflow queue, a bit a shard
     uint64_t control_spilled_shards
+    uint64_t spilled_now                # peers whose ring was full for the message at hand
     uint64_t told_shards                # peers that control records were written for and not published
     uint64_t wake_shards                # peers with published records, to be woken after the fence
     subscription_t** expired            # reached UNSUB's max in this message

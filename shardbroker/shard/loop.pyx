@@ -100,6 +100,7 @@ cdef extern from "<netinet/tcp.h>" nogil:
 
 cdef enum:
     RECEIVE_BYTES = 256 << 10           # 256 KiB beat 32, 64 and 128: see docs/performance.md
+    RECEIVE_BYTES_WAITING = 16 << 10
     HEADROOM = 64 << 10                 # before it: where the beginning of a control line is put
     EVENTS_MAX = 512
     IOVECS_MAX = 512
@@ -193,7 +194,8 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
             free(c.partial)
             c.partial = NULL
             c.partial_bytes = 0
-        asked = RECEIVE_BYTES
+        # While anyone waits for room, read little: what cannot be carried out yet has to be kept.
+        asked = RECEIVE_BYTES if e.waiting == NULL else RECEIVE_BYTES_WAITING
         n = recv(c.fd, buffer, asked, MSG_DONTWAIT)
         if n <= 0:
             if kept:
