@@ -12,7 +12,7 @@ from libc.string cimport memcmp, memcpy, memset, strlen
 from shardbroker.hot.bytes cimport SB_SLACK, sb_hash
 from shardbroker.hot.deliver cimport mark_dirty
 from shardbroker.hot.interest cimport interest_unsubscribe
-from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
+from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero, slab_alloc, slab_free
 from shardbroker.hot.model cimport (
     CONNECTION_CLOSING, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READABLE, CONNECTION_READY,
     CONNECTION_STALLED, CONNECTION_VERBOSE, connection_t, subscription_t)
@@ -254,10 +254,14 @@ cdef void sids_resize(connection_t* c, uint32_t capacity) noexcept nogil:
     free(old)
 
 
+cdef inline size_t subscription_bytes(uint32_t sid_bytes) noexcept nogil:
+    """Deliveries copy at least four bytes of the sid."""
+    return <size_t>(<char*>&(<subscription_t*>NULL).sid[0] - <char*>NULL) + (sid_bytes if sid_bytes > 4 else 4)
+
+
 cdef subscription_t* sid_add(engine_t* e, connection_t* c, const char* sid, uint32_t n) noexcept nogil:
     """A subscription for a sid that is free."""
-    cdef size_t head = <size_t>(<char*>&(<subscription_t*>NULL).sid[0] - <char*>NULL)
-    cdef subscription_t* sub = <subscription_t*>mem_alloc(head + (n + 1 if n > 3 else 4))
+    cdef subscription_t* sub = <subscription_t*>slab_alloc(subscription_bytes(n + 1))
     cdef uint32_t i
     sub.connection = c
     sub.home = NULL
@@ -344,7 +348,7 @@ cdef void free_dead(engine_t* e) noexcept nogil:
     """At the end of a turn."""
     cdef uint32_t i
     for i in range(e.dead_count):
-        free(e.dead[i])
+        slab_free(e.dead[i], subscription_bytes(e.dead[i].sid_bytes))
     e.dead_count = 0
     if e.dead_capacity > 65536:
         free(e.dead)

@@ -19,7 +19,7 @@ from libc.stdlib cimport free, qsort
 from libc.string cimport memchr, memcmp, memcpy, memset
 
 from shardbroker.hot.bytes cimport SB_SLACK, sb_bits, sb_hash
-from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
+from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero, slab_alloc, slab_free
 from shardbroker.hot.model cimport (
     GENERATION_BUCKETS, LITERAL_PARTS, NODE_LITERAL, NODE_QUEUE, NODE_TRIE, ROUTE_SEEN, ROUTE_SETS, account_t,
     connection_t, literal_t, literal_table_t, members_t, queue_group_t, queue_t, route_t, subscription_t, target_t,
@@ -202,6 +202,10 @@ cdef void literal_rehash(account_t* a, literal_table_t* t, uint32_t capacity) no
     free(old)
 
 
+cdef inline size_t literal_bytes(size_t subject_bytes) noexcept nogil:
+    return <size_t>(<char*>&(<literal_t*>NULL).subject[0] - <char*>NULL) + subject_bytes
+
+
 cdef literal_t* literal_make(account_t* a, const char* subject, size_t n, uint64_t hash) noexcept nogil:
     cdef literal_table_t* t = literal_part(a, hash)
     cdef literal_t* l = literal_find(a, subject, n, hash)
@@ -209,7 +213,7 @@ cdef literal_t* literal_make(account_t* a, const char* subject, size_t n, uint64
         return l
     if t.capacity == 0 or t.count * 4 >= t.capacity * 3:
         literal_rehash(a, t, t.capacity * 2 if t.capacity else TABLE_FIRST)
-    l = <literal_t*>mem_alloc(<size_t>(<char*>&(<literal_t*>NULL).subject[0] - <char*>NULL) + n)
+    l = <literal_t*>slab_alloc(literal_bytes(n))
     l.plain.items = NULL
     l.plain.count = 0
     l.plain.capacity = 0
@@ -247,7 +251,7 @@ cdef void literal_drop_if_empty(account_t* a, literal_t* l) noexcept nogil:
             i = j
     t.slots[i] = 0
     t.count -= 1
-    free(l)
+    slab_free(l, literal_bytes(l.subject_bytes))
     if t.count == 0:
         free(t.slots)
         t.slots = NULL
