@@ -45,11 +45,11 @@ LAME_DUCK_GRACE_PERIOD: Final = 10.0
 WORKERS_MAX: Final = 64
 # One data ring for each ordered pair of shards: holds 4 of the largest default messages.
 RING_BYTES: Final = 4 * 1024 * 1024
-# A ring holds at least two of the longest control lines, and rings are whole pages.
-RING_BYTES_MIN: Final = 16 * 1024
+# Rings are mapped twice back to back, so they are whole pages; longer records travel in fragments.
+RING_BYTES_MIN: Final = 4096
 RING_BYTES_MAX: Final = 1024 * 1024 * 1024
-# Interest changes are records of tens to hundreds of bytes: a few hundred fit.
-CONTROL_RING_BYTES: Final = 64 * 1024
+# Interest changes are records of tens to hundreds of bytes: thousands fit.
+CONTROL_RING_BYTES: Final = 256 * 1024
 # What a shard may keep for another that does not read its ring; then the shard's clients are held, not the memory grown.
 OVERFLOW_BYTES_MAX: Final = 256 * 1024 * 1024
 # Spinning before sleep is off until a measurement asks for it.

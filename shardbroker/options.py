@@ -85,7 +85,7 @@ class Options:
     # Limits
     max_payload: int = limits.PAYLOAD_BYTES
     max_control_line: int = limits.CONTROL_LINE_BYTES
-    max_connections: int = limits.CONNECTIONS  # 0: no limit
+    max_connections: int = limits.CONNECTIONS  # 0: no limit; negative: nobody may connect
     max_subscriptions: int = 0  # for each connection; 0: no limit
     max_sub_tokens: int = 0  # 0: no limit
     max_pending: int = limits.PENDING_BYTES
@@ -98,8 +98,10 @@ class Options:
     no_header_support: bool = False
     no_fast_producer_stall: bool = False
 
-    # The command line that this was made from, for a reload. It may hold a password.
+    # Where this comes from. The command line is kept for a reload; it may hold a password.
+    program: str = "shardbroker"  # basename of argv[0]: names the ports file and begins messages
     arguments: tuple[str, ...] = field(default=(), repr=False)
+    warnings: tuple[str, ...] = ()  # what was accepted without effect, in plain words, for the log
 
     @property
     def headers(self) -> bool:

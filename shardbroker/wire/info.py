@@ -1,0 +1,148 @@
+"""The INFO line: what a server says of itself to a client. Source: server.go Info, client.go generateClientInfoJSON.
+
+Fields that do not apply are left out, as Go's omitempty does; the order is nats-server's.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import os
+import socket
+from typing import Any
+
+import orjson
+
+from shardbroker import limits
+from shardbroker.options import Options
+
+# nkeys: the first byte of a server's public key makes its text begin with N.
+_SERVER_PREFIX = 13 << 3
+# The account every connection is in, until there are several.
+GLOBAL_ACCOUNT = "$G"
+
+
+def new_server_id() -> str:
+    """56 characters of the form of a server's public nkey: prefix, 32 random bytes, CRC-16, in base 32."""
+    raw = bytes([_SERVER_PREFIX]) + os.urandom(32)
+    return base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode()
+
+
+class InfoLines:
+    """Makes the INFO lines of one server under one set of options.
+
+    `options.port` is the port that is listened on (not -1). What is the same for all clients is encoded once.
+    """
+
+    __slots__ = ("_head", "_tail", "fields")
+
+    def __init__(self, options: Options, *, server_id: str, lame_duck: bool = False) -> None:
+        host, port = advertised(options)
+        self.fields: dict[str, Any] = {
+            "server_id": server_id,
+            "server_name": options.server_name or server_id,
+            "version": limits.PROTOCOL_VERSION,
+            "proto": limits.PROTOCOL_LEVEL,
+            "go": limits.GO_VERSION,
+            "host": host,
+            "port": port,
+            "headers": options.headers,
+            **({"auth_required": True} if options.auth_required else {}),
+            "max_payload": options.max_payload,
+        }
+        tail: dict[str, Any] = {}
+        if urls := connect_urls(options):
+            tail["connect_urls"] = urls
+        if lame_duck:
+            tail["ldm"] = True
+        self._head = b"INFO " + orjson.dumps(self.fields)[:-1]
+        self._tail = b"," + orjson.dumps(tail)[1:-1] if tail else b""
+        self.fields |= tail
+
+    def line(self, client_id: int, client_ip: str) -> bytes:
+        """The line that greets a client, and that tells it of a change."""
+        return b"%b%b%b} \r\n" % (self._head, _client(client_id, client_ip), self._tail)
+
+    def connect_line(self, client_id: int, client_ip: str) -> bytes:
+        """The line behind the first PONG: what the CONNECT came to (client.go processPing)."""
+        connected = b',"connect_info":true,"remote_account":"%b"' % GLOBAL_ACCOUNT.encode()
+        return b"%b%b%b%b} \r\n" % (self._head, _client(client_id, client_ip), self._tail, connected)
+
+
+def _client(client_id: int, client_ip: str) -> bytes:
+    return b',"client_id":%d,"client_ip":%b' % (client_id, orjson.dumps(client_ip))
+
+
+def advertised(options: Options) -> tuple[str, int]:
+    """Host and port that INFO names (server.go setInfoHostPort). Raises ValueError when client_advertise is none."""
+    if options.client_advertise:
+        return parse_host_port(options.client_advertise, options.port)
+    return options.host, options.port
+
+
+def connect_urls(options: Options) -> list[str]:
+    """`host:port` of where clients can come back to: what is advertised, else the host's addresses if all are listened on.
+
+    A server on one address says nothing: clients know it already (server.go getConnectURLs).
+    """
+    if options.client_advertise:
+        return [join_host_port(*parse_host_port(options.client_advertise, options.port))]
+    return [join_host_port(address, options.port) for address in host_addresses(options.host)]
+
+
+def host_addresses(host: str) -> list[str]:
+    """The machine's addresses that others can reach, when `host` means all of them; else none.
+
+    Source: server.go getNonLocalIPsIfHostIsIPAny: no loopback, link-local or multicast addresses.
+    """
+    try:
+        if not ipaddress.ip_address(host).is_unspecified:
+            return []
+    except ValueError:
+        return []
+    # Only here: a server on one address does not need it.
+    import psutil
+
+    families = (socket.AF_INET, socket.AF_INET6) if ":" in host else (socket.AF_INET,)
+    found: list[str] = []
+    for interface in psutil.net_if_addrs().values():
+        for item in interface:
+            if item.family not in families:
+                continue
+            address = ipaddress.ip_address(item.address.partition("%")[0])
+            local = (
+                address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
+            )
+            if not local and str(address) not in found:
+                found.append(str(address))
+    return found
+
+
+def parse_host_port(text: str, port_default: int) -> tuple[str, int]:
+    """`host`, `host:port` or `[v6]:port`; the default for no port, 0 and -1 (util.go parseHostPort). Raises ValueError."""
+    text = text.strip()
+    host, port = text, ""
+    if text.startswith("["):
+        host, bracket, rest = text[1:].partition("]")
+        if not bracket or (rest and not rest.startswith(":")):
+            raise ValueError(f"address {text}: missing ']' or port")
+        port = rest[1:]
+    elif text.count(":") == 1:
+        host, port = text.split(":")
+    elif ":" in text:
+        raise ValueError(f"address {text}: too many colons in address")
+    if not text:
+        raise ValueError("no hostport specified")
+    try:
+        number = int(port) if port else 0
+    except ValueError:
+        raise ValueError(f"address {text}: invalid port") from None
+    if not -1 <= number <= 65535:
+        raise ValueError(f"address {text}: invalid port")
+    return host.strip(), number if number > 0 else port_default
+
+
+def join_host_port(host: str, port: int) -> str:
+    """Go's net.JoinHostPort: IPv6 addresses in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
