@@ -19,7 +19,7 @@ from shardbroker.hot.deliver cimport (
 from shardbroker.hot.interest cimport (
     interest_boot, interest_control, interest_drain_spills, interest_free, interest_lookup, interest_membership,
     interest_on_stall, interest_route, interest_send, interest_stall, interest_subscribe)
-from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_setup, mem_zero
+from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
 from shardbroker.hot.model cimport (
     CONNECTION_ASYNC_INFO, CONNECTION_AUTH_PENDING, CONNECTION_CLOSING, CONNECTION_CONNECTED, CONNECTION_HEADERS,
     CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_NO_ECHO, CONNECTION_NO_RESPONDERS, CONNECTION_PAUSED,
@@ -877,7 +877,6 @@ cdef class Engine:
         cdef RingWriter w
         cdef RingReader r
         memset(&self.e, 0, sizeof(engine_t))
-        mem_setup()
         if not 1 <= shards <= SHARDS_MAX or not 0 <= shard < shards:
             raise ValueError(f"shard {shard} of {shards}: there are 1 to {SHARDS_MAX} shards")
         self.segment = segment

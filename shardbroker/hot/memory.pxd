@@ -1,4 +1,3 @@
-cdef void mem_setup() noexcept nogil
 cdef void* mem_alloc(size_t n) noexcept nogil
 cdef void* mem_zero(size_t n) noexcept nogil
 cdef void* mem_resize(void* p, size_t n) noexcept nogil

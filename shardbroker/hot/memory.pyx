@@ -16,13 +16,7 @@ from shardbroker.shm.layout cimport SB_DEBUG
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** p, size_t alignment, size_t n)
 
-cdef extern from "<malloc.h>" nogil:
-    enum:
-        M_MMAP_THRESHOLD
-    int mallopt(int name, int value)
-
 cdef enum:
-    MAPPED_BYTES = 4 << 20              # hash tables of this size are given back when they are outgrown
     PAGE_BYTES = 65536
     SLAB_MOST = 256                     # larger pieces are malloc's
     CLASSES = SLAB_MOST // 8 + 1
@@ -37,11 +31,6 @@ cdef struct page_t:
     uint32_t linked
 
 cdef page_t* roomy[CLASSES]
-
-
-cdef void mem_setup() noexcept nogil:
-    """Once in a process: without this, malloc keeps the large tables that were outgrown."""
-    mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES)
 
 
 cdef void no_memory() noexcept nogil:
