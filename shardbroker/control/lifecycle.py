@@ -1,0 +1,455 @@
+"""A broker from its start to its end: files, titles, log lines, signals, and the front that holds the parts together.
+
+    start     listeners -> segment -> shards (fork) -> monitor (fork) -> control socket -> all shards READY -> "ready"
+    TERM INT  stop accepting, shards flush and end, exit 0
+    USR2      lame duck: stop accepting, tell clients, wait, close them gradually, exit 0; TERM or INT then stops at once
+    HUP       reload       USR1  open the log file anew
+
+Source of the order and the words: server.go Start, Shutdown, lameDuckMode; signal.go. The front is one thread and imports
+nothing that starts one, so that it can fork at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import functools
+import ipaddress
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import orjson
+from setproctitle import setproctitle
+
+from shardbroker import limits
+from shardbroker.control.logs import Log
+from shardbroker.control.reload import reload_options
+from shardbroker.control.requests import ControlSocket, Requests
+from shardbroker.control.supervisor import Supervisor
+from shardbroker.errors import BrokerError
+from shardbroker.front.acceptor import Acceptor, Admission, open_listener
+from shardbroker.front.placement import UNRESPONSIVE_SECONDS, Placement
+from shardbroker.ipc.channel import Channel, Message
+from shardbroker.ipc.child import Child, describe_end
+from shardbroker.options import Options
+from shardbroker.shard.gauges import Gauges
+from shardbroker.shard.worker import ShardSetup, run_shard
+from shardbroker.shm.segment import Segment
+from shardbroker.wire.info import InfoLines, join_host_port, new_server_id
+
+# server.go: names of signals as Go prints them.
+SIGNAL_NAMES = {
+    signal.SIGINT: "interrupt",
+    signal.SIGTERM: "terminated",
+    signal.SIGUSR1: "user defined signal 1",
+    signal.SIGUSR2: "user defined signal 2",
+    signal.SIGHUP: "hangup",
+}
+# Lame duck with nothing to spread over: server.go lets it last a second.
+LAME_DUCK_SECONDS_MIN = 1.0
+MONITOR_RESTART_SECONDS = 0.5
+MONITOR_HOST = "127.0.0.1"
+
+
+class StartError(BrokerError):
+    """The broker cannot start; said in one line, exit status 1."""
+
+
+def run(options: Options, read: Callable[[tuple[str, ...]], Options]) -> int:
+    """Serve until told to stop; the exit status. `read(arguments)` gives the options of a command line, for reloads."""
+    with Log(options) as log:
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(Front(options, log, read).serve())
+        except StartError as error:
+            log.fatal(str(error))
+            return 1
+        finally:
+            loop.close()
+
+
+class Front:
+    """The first process of a broker."""
+
+    def __init__(self, options: Options, log: Log, read: Callable[[tuple[str, ...]], Options]) -> None:
+        # Whole life
+        self.log = log
+        self.server_id = new_server_id()
+        self.start_ns = time.time_ns()
+        self._read = read
+        self._shards = options.worker_count(len(os.sched_getaffinity(0)))
+        # Changed by a reload
+        self.options = options
+        self.config_load_ns = self.start_ns
+        # State
+        self._stop = asyncio.Event()
+        self._lame_duck: asyncio.Task[None] | None = None
+        self._ports_file: Path | None = None
+        self._monitor: MonitorProcess | None = None
+
+    # -- start and end --
+
+    async def serve(self) -> int:
+        """Everything from the first log line to the last."""
+        self._handle_signals()
+        self._say_hello()
+        raise_descriptor_limit()
+        with contextlib.ExitStack() as stack:
+            monitor_listener = self._open_monitor_listener()
+            listener = self._open_client_listener()
+            self._start_shards(stack)
+            acceptor = Acceptor(listener, "client", self.admission.accepted, self.log)
+            self.admission.on_waiting = acceptor.hold
+            self._acceptor = acceptor
+            requests = Requests(self.supervisor, self.describe, self.segment.fd)
+            control = ControlSocket(requests)
+            if monitor_listener is not None:
+                self._monitor = MonitorProcess(self, monitor_listener, requests)
+                self._monitor.start()
+            self._write_files()
+            acceptor.start()
+            await self._until_ready()
+            await self._stop.wait()
+            await self._shut_down(acceptor, control)
+        self.log.notice("Server Exiting..")
+        return 0
+
+    def _say_hello(self) -> None:
+        options, log = self.options, self.log
+        setproctitle(f"shardbroker: front {join_host_port(options.host, max(options.port, 0))}")
+        log.notice("Starting nats-server")
+        log.notice(f"  Version:  {limits.PROTOCOL_VERSION}")
+        log.notice("  Git:      [not set]")
+        log.notice(f"  Name:     {self.server_name}")
+        log.notice(f"  ID:       {self.server_id}")
+        log.notice(f"  Workers:  {self._shards}")
+        if options.config_file:
+            digest = f"({options.config_digest})" if options.config_digest else ""
+            log.notice(f"Using configuration file: {options.config_file} {digest}".rstrip())
+        if options.max_payload > limits.PAYLOAD_BYTES_WARN:
+            log.warning(
+                f"Maximum payloads over {limits.PAYLOAD_BYTES_WARN >> 20}.00 MB are generally discouraged and could "
+                "lead to poor performance"
+            )
+
+    def _open_monitor_listener(self) -> socket.socket | None:
+        options = self.options
+        if not options.http_port:
+            return None
+        # nats-server shows its statistics to the whole network by default; we only when told an address.
+        host = options.monitoring_host if options.monitoring_host != limits.HOST_DEFAULT else MONITOR_HOST
+        if options.http_host:
+            host = options.http_host
+        where = join_host_port(host, max(options.http_port, 0))
+        try:
+            listener = open_listener(host, max(options.http_port, 0))
+        except OSError as error:
+            raise StartError(
+                f"Can't start monitoring: can't listen to the monitor port: {listen_error(where, error)}"
+            ) from error
+        self.options = dataclasses.replace(options, http_host=host, http_port=listener.getsockname()[1])
+        self.log.notice(f"Starting http monitor on {join_host_port(host, self.options.http_port)}")
+        return listener
+
+    def _open_client_listener(self) -> socket.socket:
+        options = self.options
+        where = join_host_port(options.host, max(options.port, 0))
+        try:
+            listener = open_listener(options.host, max(options.port, 0))
+        except OSError as error:
+            raise StartError(f'Error listening on port: {where}, "{listen_error(where, error)}"') from error
+        self.options = dataclasses.replace(options, port=listener.getsockname()[1])
+        setproctitle(f"shardbroker: front {join_host_port(self.options.host, self.options.port)}")
+        return listener
+
+    def _start_shards(self, stack: contextlib.ExitStack) -> None:
+        options = self.options
+        self.segment = Segment.create(self._shards, options.ring_bytes, options.control_ring_bytes)
+        self._eventfds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self._shards)]
+        for descriptor in self._eventfds:
+            stack.callback(os.close, descriptor)
+        gauges = Gauges(self.segment.map)
+        self.placement = Placement(self._shards, lambda shard: gauges.read(shard, "closed_total"))
+        self.admission = Admission(self.placement, connections_max=options.max_connections)
+        stack.callback(self.admission.close)
+        self.supervisor = Supervisor(
+            self.segment.map,
+            self._shard_main,
+            self.log,
+            on_ready=self._shard_ready,
+            on_gone=self.admission.shard_gone,
+            on_message=self._shard_message,
+        )
+        self.admission.watch(lambda shard: self.supervisor.responsive(shard, UNRESPONSIVE_SECONDS))
+        self.supervisor.start()
+
+    def _shard_main(self, shard: int, epoch: int, channel: Channel) -> tuple[Callable[[], int], list[int]]:
+        setup = ShardSetup(
+            shard=shard,
+            shards=self._shards,
+            segment=self.segment.map,
+            eventfds=self._eventfds,
+            options=self.options,
+            channel=channel,
+            info=self.info_lines,
+            log=self.log,
+        )
+        return functools.partial(run_shard, setup), [*self._eventfds, self.segment.fd, *self.log.descriptors()]
+
+    def _shard_ready(self, shard: int, channel: Channel) -> None:
+        if self._lame_duck is not None:
+            channel.send({"op": "lame_duck"})
+        self.placement.forget(shard)
+        self.admission.shard_ready(shard, channel)
+
+    def _shard_message(self, shard: int, message: Message, descriptors: list[int]) -> None:
+        for descriptor in descriptors:
+            os.close(descriptor)
+        if message.get("op") == "lost":
+            self.placement.count(shard, -message["count"])
+            self.log.error(f"Shard {shard} has no descriptors left, {message['count']} connections dropped")
+
+    async def _until_ready(self) -> None:
+        ready = asyncio.ensure_future(self.supervisor.all_ready.wait())
+        stop = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({ready, stop}, return_when=asyncio.FIRST_COMPLETED)
+        ready.cancel()
+        stop.cancel()
+        if not self._stop.is_set():
+            where = join_host_port(self.options.host, self.options.port)
+            self.log.notice(f"Listening for client connections on {where}")
+            self.log.notice("Server is ready")
+
+    async def _shut_down(self, acceptor: Acceptor, control: ControlSocket) -> None:
+        self.log.notice("Initiating Shutdown...")
+        acceptor.close()
+        if self._lame_duck is not None:
+            self._lame_duck.cancel()
+        monitor = self._monitor.stop() if self._monitor is not None else asyncio.sleep(0)
+        await asyncio.gather(self.supervisor.stop(), monitor)
+        control.close()
+        if self._ports_file is not None:
+            self._ports_file.unlink(missing_ok=True)
+
+    # -- signals --
+
+    def _handle_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        actions = {
+            signal.SIGINT: self._stop.set,
+            signal.SIGTERM: self._stop.set,
+            signal.SIGUSR1: self._reopen_logs,
+            signal.SIGUSR2: self._enter_lame_duck,
+            signal.SIGHUP: self._reload,
+        }
+        for number, action in actions.items():
+            loop.add_signal_handler(number, self._on_signal, number, action)
+
+    def _on_signal(self, number: signal.Signals, action: Callable[[], None]) -> None:
+        self.log.notice(f'Trapped "{SIGNAL_NAMES[number]}" signal')
+        action()
+
+    def _reopen_logs(self) -> None:
+        self.log.reopen()
+        self.supervisor.send_all({"op": "reopen"})
+
+    def _reload(self) -> None:
+        old = self.options
+        try:
+            new, lines = reload_options(old, self._read)
+            self.log.apply(new)
+        except BrokerError as error:
+            self.log.error(f"Failed to reload server configuration: {error}")
+            return
+        self.options = new
+        self.config_load_ns = time.time_ns()
+        self.supervisor.send_all({"op": "settings", "options": dataclasses.asdict(new)})
+        self.admission.connections_max = new.max_connections
+        excess = self.placement.open_all() - new.max_connections if new.max_connections else 0
+        if excess > 0:
+            self._shed(excess)
+        if (old.pid_file, old.ports_file_dir) != (new.pid_file, new.ports_file_dir):
+            try:
+                self._write_files()
+            except StartError as error:
+                self.log.error(str(error))
+        for line in lines:
+            self.log.notice(line)
+        self.log.notice("Reloaded server configuration")
+
+    def _shed(self, count: int) -> None:
+        self.log.notice(f"Closed {count} connections to fall within max_connections")
+        for slot in self.supervisor.shards:
+            share = min(count, -(-count // (self._shards - slot.shard)), self.placement.open(slot.shard))
+            if slot.channel is not None and share > 0:
+                slot.channel.send({"op": "shed", "count": share})
+                count -= share
+
+    def _enter_lame_duck(self) -> None:
+        if self._lame_duck is None and not self._stop.is_set():
+            self._lame_duck = asyncio.get_running_loop().create_task(self._be_lame_duck())
+
+    async def _be_lame_duck(self) -> None:
+        self.log.notice("Entering lame duck mode, stop accepting new clients")
+        self._acceptor.close()
+        options = self.options
+        if self.placement.open_all() > 0:
+            self.supervisor.send_all({"op": "lame_duck"})
+            await asyncio.sleep(options.lame_duck_grace_period)
+            self.log.notice("Closing existing clients")
+            spread = options.lame_duck_duration - options.lame_duck_grace_period
+            if spread <= 0:
+                spread = LAME_DUCK_SECONDS_MIN
+            await self.supervisor.ask_all({"op": "close_all", "spread": spread}, spread * 1.5 + 5.0)
+        self._stop.set()
+
+    # -- what others may know --
+
+    @property
+    def server_name(self) -> str:
+        return self.options.server_name or self.server_id
+
+    def info_lines(self, options: Options, lame_duck: bool) -> InfoLines:
+        """The maker of INFO lines under these options."""
+        return InfoLines(options, server_id=self.server_id, lame_duck=lame_duck)
+
+    def describe(self) -> dict[str, Any]:
+        """For monitoring and tools; no secrets."""
+        secrets = ("user", "password", "token", "arguments")
+        options = {name: value for name, value in dataclasses.asdict(self.options).items() if name not in secrets}
+        return {
+            "server_id": self.server_id,
+            "server_name": self.server_name,
+            "pid": os.getpid(),
+            "start_ns": self.start_ns,
+            "config_load_ns": self.config_load_ns,
+            "auth_required": self.options.auth_required,
+            "options": options,
+            "shards": self.supervisor.describe(),
+        }
+
+    # -- files --
+
+    def _write_files(self) -> None:
+        options = self.options
+        try:
+            if options.pid_file:
+                Path(options.pid_file).write_text(str(os.getpid()))
+        except OSError as error:
+            raise StartError(f"Could not write pidfile: {error}") from error
+        if self._ports_file is not None:
+            self._ports_file.unlink(missing_ok=True)
+            self._ports_file = None
+        if options.ports_file_dir:
+            path = Path(options.ports_file_dir) / f"{program_name()}_{os.getpid()}.ports"
+            ports: dict[str, list[str]] = {"nats": urls("nats", options.host, options.port)}
+            if options.http_port:
+                ports["monitoring"] = urls("http", options.http_host, options.http_port)
+            # A helper reads the file as soon as it sees it.
+            new = path.with_suffix(".new")
+            try:
+                new.write_bytes(orjson.dumps(ports))
+                new.rename(path)
+            except OSError as error:
+                self.log.error(f"Error writing ports file ({path}): {error.strerror}")
+                return
+            self._ports_file = path
+
+
+class MonitorProcess:
+    """The process that answers HTTP; started anew when it dies."""
+
+    def __init__(self, front: Front, listener: socket.socket, requests: Requests) -> None:
+        self._front = front
+        self._listener = listener
+        self._requests = requests
+        self._child: Child | None = None
+        self._channel: Channel | None = None
+        self._stopping = False
+
+    def start(self) -> None:
+        front = self._front
+        ours, theirs = Channel.pair()
+        main = functools.partial(_monitor_main, front.segment, theirs, self._listener, front.options.http_base_path)
+        keep = [theirs.fileno(), self._listener.fileno(), front.segment.fd, *front.log.descriptors()]
+        self._child = Child(main, keep, "monitor")
+        theirs.close()
+        ours.start(self._requests.on_message, lambda channel: None)
+        self._channel = ours
+        self._child.watch(self._ended)
+
+    def _ended(self) -> None:
+        assert self._child is not None and self._channel is not None
+        self._channel.close()
+        if not self._stopping:
+            self._front.log.error(
+                f"Monitor (pid {self._child.pid}) has died, {describe_end(self._child.ended.result())}; replacing it"
+            )
+            asyncio.get_running_loop().call_later(MONITOR_RESTART_SECONDS, self._restart)
+
+    def _restart(self) -> None:
+        if not self._stopping:
+            self.start()
+
+    async def stop(self) -> None:
+        """It has no state: no need to ask."""
+        self._stopping = True
+        self._listener.close()
+        if self._child is not None and not self._child.ended.done():
+            self._child.kill()
+            await asyncio.shield(self._child.ended)
+
+
+def _monitor_main(segment: Segment, channel: Channel, listener: socket.socket, base_path: str) -> int:
+    setproctitle("shardbroker: monitor")
+    # Only here: the web framework and numpy are large, and no other process needs them.
+    from shardbroker.monitor.server import run_monitor
+
+    return run_monitor(segment, channel, listener, base_path)
+
+
+def raise_descriptor_limit() -> None:
+    """As many descriptors as we may have, as Go programs take them: each connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def listen_error(where: str, error: OSError) -> str:
+    """What Go's net.Listen would say."""
+    reason = (error.strerror or str(error)).lower()
+    return f"listen tcp {where}: bind: {reason}"
+
+
+def program_name() -> str:
+    """The name under which we were started; names the ports file, as server.go portFile."""
+    name = os.path.basename(sys.argv[0])
+    return "shardbroker" if name in ("", "__main__.py", "-c", "-m") else name
+
+
+def urls(scheme: str, host: str, port: int) -> list[str]:
+    """Where a listener can be reached: its address, or all of the machine's when it has none of its own."""
+    try:
+        if not ipaddress.ip_address(host).is_unspecified:
+            return [f"{scheme}://{join_host_port(host, port)}"]
+    except ValueError:
+        return [f"{scheme}://{join_host_port(host, port)}"]
+    # Only here: twenty milliseconds that most starts can do without.
+    import psutil
+
+    families = (socket.AF_INET,) if ":" not in host else (socket.AF_INET, socket.AF_INET6)
+    addresses = [
+        item.address.partition("%")[0]
+        for interface in psutil.net_if_addrs().values()
+        for item in interface
+        if item.family in families
+    ]
+    return [f"{scheme}://{join_host_port(address, port)}" for address in addresses]

@@ -1,0 +1,78 @@
+"""What a reload (SIGHUP) may change, and the words for it. Source: reload.go diffOptions.
+
+The file and the command line are read again; the new options replace the old ones as a whole, or, if anything in them is
+wrong or cannot change while the broker runs, not at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from shardbroker.errors import ConfigError
+from shardbroker.options import Options
+
+# What the processes and sockets were made from.
+FIXED = frozenset(
+    {
+        "workers", "ring_bytes", "control_ring_bytes", "host", "port", "http_host", "http_port", "http_base_path",
+        "server_name",
+    }
+)  # fmt: skip
+# Said without the values.
+SECRETS = {
+    "user": "authorization username",
+    "password": "authorization password",
+    "token": "authorization token",
+    "server_tags": "tags",
+    "server_metadata": "metadata",
+}
+# Changed by every reload, or part of another setting's line.
+SILENT = frozenset({"arguments", "config_file", "config_digest"})
+DURATIONS = frozenset(
+    {"ping_interval", "write_deadline", "auth_timeout", "lame_duck_duration", "lame_duck_grace_period", "spin"}
+)
+_NAMES = {"auth_timeout": "authorization timeout"}
+
+
+def check_reload(old: Options, new: Options) -> list[str]:
+    """The lines `Reloaded: ...` for what differs; ConfigError when a setting differs that cannot change."""
+    lines = []
+    for field in dataclasses.fields(Options):
+        name = field.name
+        before, after = getattr(old, name), getattr(new, name)
+        if before == after or name in SILENT:
+            continue
+        if name in FIXED:
+            raise ConfigError(f"config reload not supported for {name}: old={before}, new={after}")
+        if name in SECRETS:
+            lines.append(f"Reloaded: {SECRETS[name]}")
+        elif name == "no_fast_producer_stall":
+            lines.append(f"Reloaded: fast producers will {'not ' if after else ''}be stalled")
+        else:
+            lines.append(f"Reloaded: {_NAMES.get(name, name)} = {_shown(name, after)}")
+    return lines
+
+
+def reload_options(current: Options, read: Callable[[tuple[str, ...]], Options]) -> tuple[Options, list[str]]:
+    """The options as they are now on disk and command line, and what has changed.
+
+    `read(arguments)` parses a command line and the file it names. Raises ConfigError, and then nothing may change.
+    """
+    if not current.config_file:
+        raise ConfigError("can only reload config when a file is provided using -c or --config")
+    new = read(current.arguments)
+    # "Any free port" was answered at the start; asking again is no change.
+    if new.port == -1:
+        new = dataclasses.replace(new, port=current.port)
+    if new.http_port == -1:
+        new = dataclasses.replace(new, http_port=current.http_port)
+    return new, check_reload(current, new)
+
+
+def _shown(name: str, value: object) -> str:
+    if name in DURATIONS and isinstance(value, (int, float)):
+        return f"{value:g}s"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

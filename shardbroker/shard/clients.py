@@ -1,0 +1,457 @@
+"""The connections of a shard as its control side knows them: who they are, what they said, why they ended.
+
+The data path (Engine) owns sockets, subscriptions and counters; here is one small record for each, the answer to CONNECT,
+the lines that go to the log, and the list of those that have closed. An idle connection costs under 400 bytes here.
+Home shard only.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import traceback
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from shardbroker import errors
+from shardbroker.auth.check import Credentials
+from shardbroker.clock import Clock
+from shardbroker.errors import ClientError, CloseReason
+from shardbroker.hot.engine import EVENTS, Engine
+from shardbroker.options import Options
+from shardbroker.shard.connect import DEFAULTS, ConnectError, ConnectOptions, parse_connect
+from shardbroker.shard.report import ConnectionRow, sort_rows
+
+EVENT_CONNECT = EVENTS["connect"]
+EVENT_CLOSED = EVENTS["closed"]
+EVENT_LOG = EVENTS["log"]
+EVENT_TRACE = EVENTS["trace"]
+EVENT_SNAPSHOTS_COMPLETE = EVENTS["snapshots_complete"]
+LEVEL_ERROR, LEVEL_WARNING, LEVEL_NOTICE, LEVEL_DEBUG = 1, 2, 3, 4
+TRACE_IN, TRACE_OUT, TRACE_PAYLOAD_IN, TRACE_PAYLOAD_OUT = 0, 1, 2, 3
+
+ACCOUNT = "$G"
+# Clients of one kind say the same words: their records share one ConnectOptions. Long ones are not kept.
+CACHED_CONNECTS_MAX = 256
+CACHED_CONNECT_BYTES = 512
+# The last numbers of a closed connection, packed: ten Python integers would cost three times as much.
+_LAST_NUMBERS = struct.Struct("<9Q")
+
+# client.go prefixAuthPat and exactAuthPat
+_SECRETS = (
+    re.compile(rb'("?\s*(?:auth_token\S*?|pass\S*?)"?\s*[:=]\s*"?)([^",\r\n}]*)'),
+    re.compile(rb'((?:^|[^A-Za-z0-9_])"?\s*(?:proxy_sig|nkey|sig|jwt)"?\s*[:=]\s*"?)([^",\r\n}]*)'),
+)
+
+
+class Logger(Protocol):
+    def error(self, text: str, /) -> None: ...
+    def warning(self, text: str, /) -> None: ...
+    def notice(self, text: str, /) -> None: ...
+    def debug(self, text: str, /) -> None: ...
+    def trace(self, text: str, /) -> None: ...
+
+
+class InfoSource(Protocol):
+    """Makes INFO lines."""
+
+    def line(self, client_id: int, client_ip: str) -> bytes: ...
+    def connect_line(self, client_id: int, client_ip: str) -> bytes: ...
+
+
+class Client:
+    """What is known of one connection beyond its socket and counters."""
+
+    __slots__ = ("client_id", "ip", "options", "port", "start_ns")
+
+    def __init__(self, client_id: int, ip: str, port: int, start_ns: int) -> None:
+        self.client_id = client_id
+        self.ip = ip
+        self.port = port
+        self.start_ns = start_ns  # since 1970
+        self.options: ConnectOptions | None = None  # None before CONNECT
+
+    def __str__(self) -> str:
+        """How log lines name it (client.go String)."""
+        host = f"[{self.ip}]" if ":" in self.ip else self.ip
+        text = f"{host}:{self.port} - cid:{self.client_id}"
+        options = self.options
+        if options is None:
+            return text
+        said = [f"v{options.version}" if options.version else "", options.lang, options.name]
+        if any(said):
+            text += f" - {_quoted(':'.join(filter(None, said)))}"
+        if options.user:
+            text += f" - {_quoted(f'{ACCOUNT}/user:{options.user}')}"
+        elif options.auth_token:
+            text += f' - "{ACCOUNT}/token"'
+        return text
+
+    @property
+    def user(self) -> str:
+        """As /connz shows it with auth=1 (client.go getRawAuthUser)."""
+        if self.options is None:
+            return ""
+        return self.options.nkey or self.options.user or ("[REDACTED]" if self.options.auth_token else "")
+
+
+class Clients:
+    """All connections of this shard, and the handler of the engine's events."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        options: Options,
+        info: InfoSource,
+        log: Logger,
+        clock: Clock,
+        *,
+        closed_max: int,
+        on_ready: Callable[[], None],
+    ) -> None:
+        # Whole life
+        self._engine = engine
+        self._log = log
+        self._clock = clock
+        self._on_ready = on_ready
+        # Changed by a reload
+        self._info = info
+        self._options = options
+        self._credentials = credentials_of(options)
+        # Connections by slot, and those that have ended: (record, stop_ns, reason, last activity and numbers)
+        self._by_slot: list[Client | None] = []
+        self._closed: deque[tuple[Client, int, int, bytes]] = deque(maxlen=max(closed_max, 0))
+        self._connects: dict[bytes, ConnectOptions] = {}
+        self.open_count = 0
+
+    # -- come --
+
+    def adopt(self, descriptor: int, client_id: int, ip: str, port: int) -> None:
+        """Take a connection that the front has accepted; its INFO goes out at the end of this turn."""
+        line = self._info.line(client_id, ip)
+        slot = self._engine.adopt(descriptor, client_id, line, auth_required=self._credentials.required)
+        self._add(slot, Client(client_id, ip, port, self._clock.time_ns()))
+
+    def refuse(self, descriptor: int, client_id: int, ip: str, port: int, text: str) -> None:
+        """Tell a connection why it may not stay."""
+        line = self._info.line(client_id, ip)
+        slot = self._engine.refuse(descriptor, client_id, line, text.encode())
+        client = Client(client_id, ip, port, self._clock.time_ns())
+        self._add(slot, client)
+        self._log.error(f"{client} - {text}")
+
+    def _add(self, slot: int, client: Client) -> None:
+        by_slot = self._by_slot
+        while len(by_slot) <= slot:
+            by_slot.append(None)
+        by_slot[slot] = client
+        self.open_count += 1
+        if self._options.debug:
+            self._log.debug(f"{client} - Client connection created")
+
+    # -- events of the data path --
+
+    def on_events(self, events: list[tuple[Any, ...]]) -> None:
+        """What Engine.take_events gave. A mistake in here costs one connection, not the shard."""
+        for event in events:
+            kind = event[0]
+            try:
+                if kind == EVENT_CONNECT:
+                    self._on_connect(event[1], event[2], event[3])
+                elif kind == EVENT_CLOSED:
+                    self._on_closed(event[1], event[2], event[3], event[4])
+                elif kind == EVENT_LOG:
+                    self._on_log(event[1], event[2], event[3], event[4])
+                elif kind == EVENT_TRACE:
+                    self._on_trace(event[1], event[2], event[3], event[4])
+                elif kind == EVENT_SNAPSHOTS_COMPLETE:
+                    self._on_ready()
+            except Exception:
+                self._log.error(f"Internal error at event {event!r:.200}: {traceback.format_exc()}")
+                if kind == EVENT_CONNECT:
+                    self._engine.close(event[1], event[2], CloseReason.INTERNAL_CLIENT)
+
+    def _client(self, slot: int, client_id: int) -> Client | None:
+        client = self._by_slot[slot] if slot < len(self._by_slot) else None
+        return client if client is not None and client.client_id == client_id else None
+
+    def _on_connect(self, slot: int, client_id: int, arg: bytes) -> None:
+        """client.go processConnect, in its order."""
+        client = self._client(slot, client_id)
+        if client is None:
+            return
+        try:
+            options = self._parse(arg, client.options)
+        except ConnectError as error:
+            self._log.error(f"{client} - {error}")
+            self._engine.close(slot, client_id, CloseReason.PROTOCOL_VIOLATION)
+            return
+        first = client.options is None
+        if not first:
+            self._engine.drop_subscriptions(slot, client_id)
+        client.options = options
+        if not self._authorized(options) or options.new_account or options.account:
+            self._violation(slot, client)
+        elif not 0 <= options.protocol <= 1:
+            self._refuse_connect(slot, client, errors.INVALID_CLIENT_PROTOCOL)
+        elif options.no_responders and not (options.headers and self._options.headers):
+            self._refuse_connect(slot, client, errors.NO_RESPONDERS_REQUIRES_HEADERS)
+        else:
+            pong_info = self._info.connect_line(client_id, client.ip) if first and options.protocol >= 1 else b""
+            self._engine.connected(
+                slot,
+                client_id,
+                verbose=options.verbose,
+                pedantic=options.pedantic,
+                echo=options.echo,
+                headers=options.headers,
+                no_responders=options.no_responders,
+                protocol=options.protocol,
+                first_pong_info=pong_info,
+            )
+
+    def _parse(self, arg: bytes, before: ConnectOptions | None) -> ConnectOptions:
+        if before is not None:
+            return parse_connect(arg, before)
+        options = self._connects.get(arg)
+        if options is None:
+            options = parse_connect(arg, DEFAULTS)
+            if len(arg) <= CACHED_CONNECT_BYTES:
+                if len(self._connects) >= CACHED_CONNECTS_MAX:
+                    self._connects.clear()
+                self._connects[arg] = options
+        return options
+
+    def _authorized(self, options: ConnectOptions) -> bool:
+        return self._credentials.accepts(options.user, options.password, options.auth_token)
+
+    def _violation(self, slot: int, client: Client) -> None:
+        options = client.options
+        who = f" - User {_quoted(options.user)}" if options is not None and options.user else ""
+        self._log.error(f"{client} - authentication error{who}")
+        self._send_error(slot, client, errors.AUTHORIZATION_VIOLATION)
+
+    def _refuse_connect(self, slot: int, client: Client, error: ClientError) -> None:
+        self._log.error(f"{client} - {error.text}")
+        self._send_error(slot, client, error)
+
+    def _send_error(self, slot: int, client: Client, error: ClientError) -> None:
+        self._engine.error(slot, client.client_id, error.text.encode(), error.closes)
+
+    def _on_closed(self, slot: int, client_id: int, reason: int, row: tuple[Any, ...]) -> None:
+        client = self._client(slot, client_id)
+        if client is None:
+            return
+        self._by_slot[slot] = None
+        self.open_count -= 1
+        stop_ns = self._clock.time_ns()
+        if self._closed.maxlen:
+            self._closed.append((client, stop_ns, reason, _LAST_NUMBERS.pack(*row[2:11])))
+        self._log_closed(client, reason)
+
+    def _log_closed(self, client: Client, reason: int) -> None:
+        log, options = self._log, self._options
+        if reason == CloseReason.SLOW_CONSUMER_PENDING_BYTES:
+            log.notice(f"{client} - Slow Consumer Detected: MaxPending of {options.max_pending} Exceeded")
+        elif reason == CloseReason.SLOW_CONSUMER_WRITE_DEADLINE:
+            log.notice(f"{client} - Slow Consumer Detected: WriteDeadline of {options.write_deadline:g}s exceeded")
+        elif reason == CloseReason.MAX_PAYLOAD_EXCEEDED:
+            log.error(f"{client} - maximum payload exceeded")
+        elif reason == CloseReason.MAX_CONTROL_LINE_EXCEEDED:
+            log.error(f"{client} - maximum control line exceeded")
+        elif reason == CloseReason.RING_OVERFLOW:
+            log.error(f"{client} - another shard is too far behind to take its messages")
+        if options.debug:
+            if reason == CloseReason.STALE_CONNECTION:
+                log.debug(f"{client} - Stale Client Connection - Closing")
+            elif reason == CloseReason.AUTHENTICATION_TIMEOUT:
+                log.debug(f"{client} - Authentication Timeout")
+            log.debug(f"{client} - Client connection closed: {errors.close_text(reason)}")
+
+    def _on_log(self, level: int, slot: int, client_id: int, text: bytes) -> None:
+        client = self._client(slot, client_id)
+        shown = _printable(text)
+        if level == LEVEL_ERROR and client is not None:
+            # A client's own -ERR has its text in quotes; what else is logged as an error is input we cannot read.
+            shown = f"Client Error {shown}" if text.startswith(b"'") else f"Client parser ERROR, proto='{shown}'"
+        line = f"{client} - {shown}" if client is not None else shown
+        log = self._log
+        {LEVEL_ERROR: log.error, LEVEL_WARNING: log.warning, LEVEL_NOTICE: log.notice}.get(level, log.debug)(line)
+
+    def _on_trace(self, slot: int, client_id: int, direction: int, text: bytes) -> None:
+        arrow = "->>" if direction in (TRACE_OUT, TRACE_PAYLOAD_OUT) else "<<-"
+        if direction in (TRACE_PAYLOAD_IN, TRACE_PAYLOAD_OUT):
+            if not text:
+                return
+            most = self._options.max_traced_msg_len
+            shown = _printable(text[:most]) + "..." if 0 < most < len(text) else _printable(text)
+            line = f'{arrow} MSG_PAYLOAD: ["{shown}"]'
+        else:
+            line = f"{arrow} [{_printable(without_secrets(text))}]"
+        client = self._client(slot, client_id)
+        # Before its CONNECT is answered a connection has no record yet when the event overtakes it.
+        self._log.trace(f"{client} - {line}" if client is not None else f"cid:{client_id} - {line}")
+
+    # -- reload, lame duck --
+
+    def apply(self, options: Options, info: InfoSource) -> None:
+        """Other settings; clients that may not stay under them are told and closed."""
+        self._options = options
+        self._info = info
+        self._engine.apply(options.engine_settings())
+        credentials = credentials_of(options)
+        if credentials == self._credentials:
+            return
+        self._credentials = credentials
+        for slot, client in self._each():
+            if client.options is not None and not self._authorized(client.options):
+                self._violation(slot, client)
+
+    def shed(self, count: int) -> None:
+        """Close the newest `count` connections: max_connections is lower now."""
+        newest = sorted(self._each(), key=lambda item: -item[1].client_id)[:count]
+        for slot, client in newest:
+            self._log.error(f"{client} - maximum connections exceeded")
+            self._send_error(slot, client, errors.MAXIMUM_CONNECTIONS)
+
+    def announce(self, info: InfoSource) -> None:
+        """Send a new INFO to every client that takes it after CONNECT; later connections get it too."""
+        self._info = info
+        for slot, client in self._each():
+            if client.options is not None and client.options.protocol >= 1:
+                self._engine.send(slot, client.client_id, info.line(client.client_id, client.ip))
+
+    def slots(self) -> list[tuple[int, int]]:
+        """(slot, client id) of each open connection."""
+        return [(slot, client.client_id) for slot, client in self._each()]
+
+    def close(self, slot: int, client_id: int) -> None:
+        self._engine.close(slot, client_id, CloseReason.SERVER_SHUTDOWN)
+
+    def _each(self) -> list[tuple[int, Client]]:
+        return [(slot, client) for slot, client in enumerate(self._by_slot) if client is not None]
+
+    # -- monitoring --
+
+    def connz(self, query: dict[str, Any]) -> dict[str, Any]:
+        """This shard's part of a /connz: {"total": n, "rows": [...]}, rows sorted and at most offset + limit."""
+        state, cid, user = query["state"], query["cid"], query["user"]
+        rows: list[ConnectionRow] = []
+        total = 0
+        if state in ("open", "all"):
+            opened = self._open_rows()
+            total += len(opened)
+            rows += opened
+        if state in ("closed", "all"):
+            total += len(self._closed)
+            rows += self._closed_rows()
+        if cid:
+            rows = [row for row in rows if row.cid == cid]
+        elif user:
+            rows = [row for row in rows if row.user == user]
+        rows = sort_rows(rows, query["sort"])[: query["offset"] + query["limit"]]
+        if query["subs"]:
+            slots = {client.client_id: slot for slot, client in self._each()}
+            rows = [self._with_subscriptions(row, slots.get(row.cid)) for row in rows]
+        return {"total": total, "rows": rows}
+
+    def _open_rows(self) -> list[ConnectionRow]:
+        offset = self._clock.time_ns() - self._clock.monotonic_ns()
+        rows = []
+        for row in self._engine.connections():
+            client = self._client(row[0], row[1])
+            if client is not None:
+                rows.append(_row(client, row[2:11], offset, 0, 0))
+        return rows
+
+    def _closed_rows(self) -> list[ConnectionRow]:
+        offset = self._clock.time_ns() - self._clock.monotonic_ns()
+        return [
+            _row(client, _LAST_NUMBERS.unpack(numbers), offset, stop_ns, reason)
+            for client, stop_ns, reason, numbers in self._closed
+        ]
+
+    def _with_subscriptions(self, row: ConnectionRow, slot: int | None) -> ConnectionRow:
+        if slot is None:
+            return row
+        return row._replace(subs=[_subscription(sub)[:5] for sub in self._engine.subscriptions(slot, row.cid)])
+
+    def subsz(self, query: dict[str, Any]) -> dict[str, Any]:
+        """This shard's part of a /subsz: {"stats": {...}, "total": n, "rows": [...]}"""
+        answer: dict[str, Any] = {"stats": self._engine.sublist_stats(), "total": 0, "rows": []}
+        if query["subs"]:
+            test = query["test"].encode() or None
+            found = self._engine.all_subscriptions(test)
+            answer["total"] = len(found)
+            answer["rows"] = [_subscription(sub) for sub in found[: query["offset"] + query["limit"]]]
+        return answer
+
+
+def credentials_of(options: Options) -> Credentials:
+    """The part of the settings that decides who may come in."""
+    return Credentials(options.user, options.password, options.token)
+
+
+def without_secrets(text: bytes) -> bytes:
+    """A traced operation with its passwords, tokens and signatures blacked out (client.go removeSecretsFromTrace)."""
+    if text[:7].upper() == b"CONNECT":
+        for pattern in _SECRETS:
+            text = pattern.sub(rb"\1[REDACTED]", text)
+    return text
+
+
+def _row(client: Client, numbers: tuple[int, ...], offset_ns: int, stop_ns: int, reason: int) -> ConnectionRow:
+    in_msgs, in_bytes, out_msgs, out_bytes, pending, subscriptions, rtt_ns, activity_ns, stalls = numbers
+    said = client.options or DEFAULTS
+    return ConnectionRow(
+        client.client_id,
+        client.ip,
+        client.port,
+        client.start_ns,
+        activity_ns + offset_ns if activity_ns else client.start_ns,
+        stop_ns,
+        reason,
+        rtt_ns,
+        pending,
+        in_msgs,
+        out_msgs,
+        in_bytes,
+        out_bytes,
+        stalls,
+        subscriptions,
+        said.name,
+        said.lang,
+        said.version,
+        client.user,
+    )
+
+
+def _subscription(sub: tuple[Any, ...]) -> list[Any]:
+    subject, queue, sid, delivered, most, _, client_id = sub
+    return [
+        subject.decode("utf-8", "replace"),
+        queue.decode("utf-8", "replace") if queue is not None else None,
+        sid.decode("utf-8", "replace"),
+        delivered,
+        most,
+        client_id,
+    ]
+
+
+def _printable(text: bytes) -> str:
+    """Bytes from a client as a log may show them: one line, nothing that a terminal obeys."""
+    return text.decode("utf-8", "replace").translate(_CONTROLS)
+
+
+def _quoted(text: str) -> str:
+    return '"' + text.translate(_CONTROLS).replace('"', '\\"') + '"'
+
+
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {
+    9: "\\t",
+    10: "\\n",
+    13: "\\r",
+    0x2028: "\\u2028",
+    0x2029: "\\u2029",
+}

@@ -1,0 +1,138 @@
+"""The main of a shard's process: the data path's loop with the control side as ordinary asyncio code beside it.
+
+Started by fork from the front (ipc/child.py), so everything is imported already and `setup` is handed over as it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from setproctitle import setproctitle
+
+from shardbroker.clock import SystemClock
+from shardbroker.hot.engine import Engine
+from shardbroker.ipc.channel import Channel
+from shardbroker.options import Options
+from shardbroker.shard.clients import Clients, InfoSource
+from shardbroker.shard.gauges import Gauges, ProcessUsage
+from shardbroker.shard.intake import Intake
+from shardbroker.shard.loop import Selector
+from shardbroker.shm.layout import SegmentMap
+
+USAGE_SECONDS = 1.0
+# How long a stopping shard tries to get its last bytes out; less than control/supervisor.py waits for it.
+STOP_SECONDS = 2.0
+
+
+class Logger(Protocol):
+    def error(self, text: str, /) -> None: ...
+    def warning(self, text: str, /) -> None: ...
+    def notice(self, text: str, /) -> None: ...
+    def debug(self, text: str, /) -> None: ...
+    def trace(self, text: str, /) -> None: ...
+    def reopen(self) -> None: ...
+    def apply(self, options: Options) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ShardSetup:
+    """What a shard is given. `eventfds`: one for each shard, by shard. `info(options, ldm)` makes INFO lines."""
+
+    shard: int
+    shards: int
+    segment: SegmentMap
+    eventfds: Sequence[int]
+    options: Options
+    channel: Channel
+    info: Callable[[Options, bool], InfoSource]
+    log: Logger
+
+
+def run_shard(setup: ShardSetup) -> int:
+    """Serve until the front says stop or has gone; the exit status."""
+    setproctitle(f"shardbroker: shard {setup.shard} of {setup.shards}")
+    worker = Worker(setup)
+    loop = asyncio.SelectorEventLoop(worker.selector)
+    loop.run_until_complete(worker.run())
+    return 0
+
+
+class Worker:
+    """One shard."""
+
+    def __init__(self, setup: ShardSetup) -> None:
+        # Whole life
+        self._setup = setup
+        self._log = setup.log
+        self._usage = ProcessUsage(Gauges(setup.segment), setup.shard)
+        self._engine = Engine(
+            setup.shard, setup.shards, setup.segment, list(setup.eventfds), setup.options.engine_settings()
+        )
+        self.clients = Clients(
+            self._engine,
+            setup.options,
+            setup.info(setup.options, False),
+            setup.log,
+            SystemClock(),
+            closed_max=setup.options.max_closed_clients // setup.shards,
+            on_ready=self._ready,
+        )
+        eventfd = setup.eventfds[setup.shard] if setup.shards > 1 else -1
+        self.selector = Selector(self._engine, self.clients.on_events, eventfd)
+        self._intake = Intake(
+            setup.channel,
+            self.clients,
+            setup.log,
+            on_settings=self._apply,
+            on_lame_duck=self._lame_duck,
+            on_stop=self._stop,
+        )
+        # State
+        self._options = setup.options
+        self._lame = False
+        self._stopped = asyncio.Event()
+
+    async def run(self) -> None:
+        self._intake.start()
+        usage = asyncio.get_running_loop().create_task(self._watch_usage())
+        await self._stopped.wait()
+        usage.cancel()
+        self._engine.stop()
+        # Closing many subscriptions takes several turns; a turn of the data path is an iteration of this loop.
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                while self.clients.open_count:
+                    await asyncio.sleep(0.001)
+        except TimeoutError:
+            self._log.error(f"Shard {self._setup.shard}: {self.clients.open_count} connections did not close in time")
+        await asyncio.sleep(0)
+
+    async def _watch_usage(self) -> None:
+        while True:
+            self._usage.update()
+            await asyncio.sleep(USAGE_SECONDS)
+
+    def _ready(self) -> None:
+        self._intake.ready()
+
+    def _stop(self) -> None:
+        self._stopped.set()
+
+    def _apply(self, fields: dict[str, Any]) -> None:
+        self._options = options_from(fields)
+        self._log.apply(self._options)
+        self.clients.apply(self._options, self._setup.info(self._options, self._lame))
+
+    def _lame_duck(self) -> None:
+        self._lame = True
+        self.clients.announce(self._setup.info(self._options, True))
+
+
+def options_from(fields: dict[str, Any]) -> Options:
+    """Options that went over a channel as JSON."""
+    known = {field.name: fields[field.name] for field in dataclasses.fields(Options)}
+    return Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
