@@ -30,5 +30,6 @@ cdef class Engine:
     cdef list rings
     cdef object _settings
     cdef bint snapshots_reported
+    cdef uint64_t trimmed_at            # changes seen when memory was last given back
     cdef connection_t* find(self, uint32_t slot, uint64_t client_id)
     cdef void check_ready(self) noexcept

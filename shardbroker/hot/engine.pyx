@@ -19,7 +19,7 @@ from shardbroker.hot.deliver cimport (
 from shardbroker.hot.interest cimport (
     interest_boot, interest_control, interest_drain_spills, interest_free, interest_lookup, interest_membership,
     interest_on_stall, interest_route, interest_send, interest_stall, interest_subscribe)
-from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
+from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_trim, mem_zero
 from shardbroker.hot.model cimport (
     CONNECTION_ASYNC_INFO, CONNECTION_AUTH_PENDING, CONNECTION_CLOSING, CONNECTION_CONNECTED, CONNECTION_HEADERS,
     CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_NO_ECHO, CONNECTION_NO_RESPONDERS, CONNECTION_PAUSED,
@@ -53,6 +53,7 @@ cdef enum:
     SECOND_NS = 1000000000
     MILLISECOND_NS = 1000000
     RING_BATCH = 4096                   # records of one ring in one turn, so that sockets get theirs
+    TRIM_CHANGES = 20000
     STOP_PARSING = CONNECTION_CLOSING | CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD
 
 CONNECTION_FIELDS = (
@@ -1180,6 +1181,15 @@ cdef class Engine:
         return {"out_bytes": self.e.out.bytes_owned, "connections": self.e.stats.connections,
                 "subscriptions": self.e.account.subscriptions, "patterns": self.e.account.patterns,
                 "routes": self.e.account.routes_cached, "overflow_bytes": self.e.stats.overflow_bytes}
+
+    def trim(self):
+        """Give unused memory back when much has come and gone since the last time. For a timer of seconds."""
+        cdef uint64_t changes = (self.e.account.inserts + self.e.account.removes
+                                 + 20 * (self.e.stats.connections_total + self.e.stats.closed_total))
+        if changes - self.trimmed_at > TRIM_CHANGES:
+            self.trimmed_at = changes
+            with nogil:
+                mem_trim()
 
     def take_events(self):
         """What the control side has to know, oldest first; see EVENTS."""

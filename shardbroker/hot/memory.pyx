@@ -16,6 +16,9 @@ from shardbroker.shm.layout cimport SB_DEBUG
 cdef extern from "<stdlib.h>" nogil:
     int posix_memalign(void** p, size_t alignment, size_t n)
 
+cdef extern from "<malloc.h>" nogil:
+    int malloc_trim(size_t pad)
+
 cdef enum:
     PAGE_BYTES = 65536
     SLAB_MOST = 256                     # larger pieces are malloc's
@@ -31,6 +34,11 @@ cdef struct page_t:
     uint32_t linked
 
 cdef page_t* roomy[CLASSES]
+
+
+cdef void mem_trim() noexcept nogil:
+    """Give free memory back to the system: outgrown tables, buffers of a burst. Milliseconds."""
+    malloc_trim(0)
 
 
 cdef void no_memory() noexcept nogil:
