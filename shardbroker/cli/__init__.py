@@ -1,0 +1,1 @@
+"""What people type: `shardbroker` serves, `shardbroker <word>` is a tool."""

@@ -1,0 +1,150 @@
+"""One command line in, Options out: flags, the file they name, and what is wrong with either.
+
+Flags win over the file. What is recognised but not served is refused where going without would be unsafe, else warned
+about (settings.py does the same for the file).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, Final
+
+from shardbroker import limits
+from shardbroker.control.config.flags import FLAGS, CommandLine, parse_flags
+from shardbroker.control.config.values import port
+from shardbroker.errors import ConfigError
+from shardbroker.options import Options
+
+_NO_TLS: Final = "TLS is not served yet, so the server would talk in the clear"
+_REFUSED: Final = {
+    "tls": _NO_TLS,
+    "tlsverify": _NO_TLS,
+    "tlscert": _NO_TLS,
+    "tlskey": _NO_TLS,
+    "tlscacert": _NO_TLS,
+    "ms": _NO_TLS,
+    "routes": "routes to other servers are not served yet; messages would not travel",
+}
+_NO_JETSTREAM: Final = "JetStream is not served yet; the server runs without it"
+_NO_SYSLOG: Final = "logging to syslog is not served yet; log lines go to stderr or the log file"
+_NO_CLUSTER: Final = "routes to other servers are not served yet; nothing listens for them"
+_WARNED: Final = {
+    "js": _NO_JETSTREAM,
+    "sd": _NO_JETSTREAM,
+    "s": _NO_SYSLOG,
+    "r": _NO_SYSLOG,
+    "profile": "profiling over HTTP is a facility of Go; nothing listens for it",
+    "cluster": _NO_CLUSTER,
+    "cluster_name": _NO_CLUSTER,
+    "cluster_advertise": _NO_CLUSTER,
+    "no_advertise": _NO_CLUSTER,
+    "connect_retries": _NO_CLUSTER,
+}
+# -DV and its like: one flag, several settings.
+_COMBINED: Final = {
+    "DV": ("debug", "trace"),
+    "VV": ("trace", "trace_verbose"),
+    "DVV": ("debug", "trace", "trace_verbose"),
+}
+
+
+def load(arguments: Sequence[str]) -> Options:
+    """The options of a command line without its program name. Raises FlagError or ConfigError."""
+    return options_of(parse_flags(arguments), arguments)
+
+
+def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
+    """The options of a command line that has been parsed. Raises ConfigError."""
+    fields: dict[str, Any] = {}
+    warnings: list[str] = []
+    file: str = line.given.get("c", "")
+    if file:
+        # The parser library is imported only for this.
+        from shardbroker.control.config.document import digest, parse_file
+        from shardbroker.control.config.settings import read_settings
+
+        entries = parse_file(file)
+        fields, warnings = read_settings(entries, file)
+        fields |= {"config_file": file, "config_digest": digest(entries)}
+    fields |= _from_flags(line.given, warnings)
+    _check(fields)
+    return Options(**fields, program=program_name(), arguments=tuple(arguments), warnings=tuple(warnings))
+
+
+def _from_flags(given: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    errors = [f"flag -{name}: {why}" for name, why in _REFUSED.items() if given.get(name)]
+    if errors:
+        raise ConfigError("\n".join(errors))
+    warnings += [f"flag -{name}: {why}" for name, why in _WARNED.items() if given.get(name)]
+    fields: dict[str, Any] = {}
+    for name, value in given.items():
+        if (flag := _FLAG_FIELDS.get(name)) is not None:
+            fields[flag] = value
+        elif name in _COMBINED:
+            fields |= dict.fromkeys(_COMBINED[name], value)
+    # A port 0 is the flag's default, so it says nothing (opts.go).
+    for name, default in (("port", limits.PORT_DEFAULT), ("http_port", 0)):
+        if fields.get(name) == 0:
+            fields[name] = default
+    # The other way of authorization in the file does not count beside one on the command line.
+    if fields.get("token"):
+        fields = {"user": "", "password": ""} | fields
+    elif fields.get("user"):
+        fields = {"token": ""} | fields
+    return fields
+
+
+_FLAG_FIELDS: Final = {flag.names[0]: flag.field for flag in FLAGS if flag.field}
+
+
+def _check(fields: dict[str, Any]) -> None:
+    """What single settings cannot tell (server.go validateOptions). Raises ConfigError."""
+    o = Options(**fields)
+    errors = []
+    for name, number in (("port", o.port), ("http_port", o.http_port)):
+        try:
+            port(number)
+        except ValueError as error:
+            errors.append(f"{name}: {error}")
+    if o.workers != "auto" and not 1 <= o.workers <= limits.WORKERS_MAX:
+        errors.append(f"workers: {o.workers} is none of 1 to {limits.WORKERS_MAX}, or auto")
+    for name, number in (("ring-size", o.ring_bytes), ("control-ring-size", o.control_ring_bytes)):
+        if not limits.RING_BYTES_MIN <= number <= limits.RING_BYTES_MAX or number & (number - 1):
+            errors.append(
+                f"{name}: {number} is not a power of two from {limits.RING_BYTES_MIN} to {limits.RING_BYTES_MAX} bytes"
+            )
+    if o.overflow_bytes_max <= 0:
+        errors.append("overflow-size: needs to be positive")
+    if o.spin < 0:
+        errors.append("spin: needs to be positive")
+    if o.max_payload > o.max_pending:
+        errors.append(f"max_payload ({o.max_payload}) cannot be higher than max_pending ({o.max_pending})")
+    if o.lame_duck_grace_period >= o.lame_duck_duration:
+        errors.append(
+            f"lame duck grace period ({o.lame_duck_grace_period:g}s) should be strictly lower than "
+            f"lame duck duration ({o.lame_duck_duration:g}s)"
+        )
+    if " " in o.server_name:
+        errors.append("server name cannot contain spaces")
+    for name, text in (("pass", o.password), ("auth", o.token)):
+        if text.startswith(("$2a$", "$2b$", "$2x$", "$2y$")):
+            errors.append(f"{name}: a bcrypt hash is not served yet: give it in plain text")
+    if o.token and (o.user or o.password):
+        errors.append("Cannot have a user/pass and token")
+    if o.client_advertise:
+        from shardbroker.wire.info import advertised
+
+        try:
+            advertised(o)
+        except ValueError as error:
+            errors.append(f"client_advertise: {error}")
+    if errors:
+        raise ConfigError("\n".join(errors))
+
+
+def program_name() -> str:
+    """The name under which we were started: begins messages, and names the ports file (server.go portFile)."""
+    name = os.path.basename(sys.argv[0] if sys.argv else "")
+    return "shardbroker" if name in ("", "__main__.py", "-c", "-m") else name
