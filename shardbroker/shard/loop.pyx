@@ -476,8 +476,8 @@ cdef void run(loop_t* l, uint64_t deadline) noexcept nogil:
             engine_sweep(e)
         end_turn(l)
         counter_loop_lag(e.stats, clock() - started)
-        if l.python_count or e.events_count or e.now_ns >= deadline:
-            return
+        if l.python_count or e.events_count or e.now_ns >= deadline or n < 0:
+            return                      # n < 0: a signal, for Python's handlers
         if e.snapshots_awaited == 0 and not l.ready_told:
             l.ready_told = True
             return
