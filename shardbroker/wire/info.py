@@ -52,7 +52,8 @@ class InfoLines:
             "max_payload": options.max_payload,
         }
         tail: dict[str, Any] = {}
-        if urls := connect_urls(options):
+        # A lame duck names others only (server.go sendLDMToClients), and there are none.
+        if not lame_duck and (urls := connect_urls(options)):
             tail["connect_urls"] = urls
         if lame_duck:
             tail["ldm"] = True
