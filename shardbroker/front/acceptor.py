@@ -33,6 +33,7 @@ WAITING_MAX = 4096
 # A shard whose channel has so many unsent packets is stopped: others get the connections.
 BACKLOG_PACKETS_MAX = 32
 # server.go acceptError doubles its sleep from 10 ms to 1 s; one middle value does, since nothing spins.
+RECOUNT_SECONDS = 0.02
 PAUSE_SECONDS = 0.1
 OUT_OF_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 MAX_CONNECTIONS_EXCEEDED = "maximum connections exceeded"
@@ -203,7 +204,7 @@ class Admission:
         self._retrying = False
         self._hand_waiting()
 
-    def _hand(self, batch: list[Accepted]) -> None:
+    def _hand(self, batch: list[Accepted], recount: bool = True) -> None:
         room = len(batch)
         if self.connections_max:
             room = min(room, max(0, self.connections_max - self.placement.open_all()))
@@ -212,8 +213,13 @@ class Admission:
             self.placement.count(shard, count)
             self._send(shard, batch[at : at + count], None)
             at += count
-        if at < len(batch):
+        if at < len(batch) and recount:
+            # A client that closes one connection and opens another must not be refused because its shard has not
+            # seen the end of the first yet: count once more in a moment.
+            asyncio.get_running_loop().call_later(RECOUNT_SECONDS, self._hand, batch[at:], False)
+        elif at < len(batch):
             for shard, count in self.placement.choose(self._ready(), len(batch) - at):
+                self.placement.count(shard, count)      # the shard counts their end too
                 self._send(shard, batch[at : at + count], MAX_CONNECTIONS_EXCEEDED)
                 at += count
 
