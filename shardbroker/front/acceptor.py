@@ -205,6 +205,9 @@ class Admission:
         self._hand_waiting()
 
     def _hand(self, batch: list[Accepted], recount: bool = True) -> None:
+        if not self._ready():
+            self._waiting.extend(batch)
+            return
         room = len(batch)
         if self.connections_max:
             room = min(room, max(0, self.connections_max - self.placement.open_all()))
