@@ -20,9 +20,8 @@ import os
 import resource
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ from shardbroker.ipc.channel import Channel, Message
 from shardbroker.ipc.child import Child, describe_end
 from shardbroker.options import Options
 from shardbroker.shard.gauges import Gauges
-from shardbroker.shard.worker import ShardSetup, run_shard
+from shardbroker.shard.worker import ShardSetup, log_exception, run_shard
 from shardbroker.shm.segment import Segment
 from shardbroker.wire.info import InfoLines, join_host_port, new_server_id
 
@@ -63,7 +62,7 @@ class StartError(BrokerError):
     """The broker cannot start; said in one line, exit status 1."""
 
 
-def run(options: Options, read: Callable[[tuple[str, ...]], Options]) -> int:
+def run(options: Options, read: Callable[[Sequence[str]], Options]) -> int:
     """Serve until told to stop; the exit status. `read(arguments)` gives the options of a command line, for reloads."""
     with Log(options) as log:
         loop = asyncio.new_event_loop()
@@ -79,7 +78,7 @@ def run(options: Options, read: Callable[[tuple[str, ...]], Options]) -> int:
 class Front:
     """The first process of a broker."""
 
-    def __init__(self, options: Options, log: Log, read: Callable[[tuple[str, ...]], Options]) -> None:
+    def __init__(self, options: Options, log: Log, read: Callable[[Sequence[str]], Options]) -> None:
         # Whole life
         self.log = log
         self.server_id = new_server_id()
@@ -99,6 +98,7 @@ class Front:
 
     async def serve(self) -> int:
         """Everything from the first log line to the last."""
+        asyncio.get_running_loop().set_exception_handler(log_exception(self.log))
         self._handle_signals()
         self._say_hello()
         raise_descriptor_limit()
@@ -134,6 +134,8 @@ class Front:
         if options.config_file:
             digest = f"({options.config_digest})" if options.config_digest else ""
             log.notice(f"Using configuration file: {options.config_file} {digest}".rstrip())
+        for warning in options.warnings:
+            log.warning(warning)
         if options.max_payload > limits.PAYLOAD_BYTES_WARN:
             log.warning(
                 f"Maximum payloads over {limits.PAYLOAD_BYTES_WARN >> 20}.00 MB are generally discouraged and could "
@@ -281,6 +283,8 @@ class Front:
                 self._write_files()
             except StartError as error:
                 self.log.error(str(error))
+        for warning in new.warnings:
+            self.log.warning(warning)
         for line in lines:
             self.log.notice(line)
         self.log.notice("Reloaded server configuration")
@@ -349,7 +353,7 @@ class Front:
             self._ports_file.unlink(missing_ok=True)
             self._ports_file = None
         if options.ports_file_dir:
-            path = Path(options.ports_file_dir) / f"{program_name()}_{os.getpid()}.ports"
+            path = Path(options.ports_file_dir) / f"{options.program}_{os.getpid()}.ports"
             ports: dict[str, list[str]] = {"nats": urls("nats", options.host, options.port)}
             if options.http_port:
                 ports["monitoring"] = urls("http", options.http_host, options.http_port)
@@ -410,6 +414,8 @@ class MonitorProcess:
 
 def _monitor_main(segment: Segment, channel: Channel, listener: socket.socket, base_path: str) -> int:
     setproctitle("shardbroker: monitor")
+    # numpy's linear algebra starts threads, of which nothing here has any use.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Only here: the web framework and numpy are large, and no other process needs them.
     from shardbroker.monitor.server import run_monitor
 
@@ -427,12 +433,6 @@ def listen_error(where: str, error: OSError) -> str:
     """What Go's net.Listen would say."""
     reason = (error.strerror or str(error)).lower()
     return f"listen tcp {where}: bind: {reason}"
-
-
-def program_name() -> str:
-    """The name under which we were started; names the ports file, as server.go portFile."""
-    name = os.path.basename(sys.argv[0])
-    return "shardbroker" if name in ("", "__main__.py", "-c", "-m") else name
 
 
 def urls(scheme: str, host: str, port: int) -> list[str]:

@@ -7,7 +7,7 @@ wrong or cannot change while the broker runs, not at all.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from shardbroker.errors import ConfigError
 from shardbroker.options import Options
@@ -28,7 +28,7 @@ SECRETS = {
     "server_metadata": "metadata",
 }
 # Changed by every reload, or part of another setting's line.
-SILENT = frozenset({"arguments", "config_file", "config_digest"})
+SILENT = frozenset({"arguments", "config_file", "config_digest", "program", "warnings"})
 DURATIONS = frozenset(
     {"ping_interval", "write_deadline", "auth_timeout", "lame_duck_duration", "lame_duck_grace_period", "spin"}
 )
@@ -54,7 +54,7 @@ def check_reload(old: Options, new: Options) -> list[str]:
     return lines
 
 
-def reload_options(current: Options, read: Callable[[tuple[str, ...]], Options]) -> tuple[Options, list[str]]:
+def reload_options(current: Options, read: Callable[[Sequence[str]], Options]) -> tuple[Options, list[str]]:
     """The options as they are now on disk and command line, and what has changed.
 
     `read(arguments)` parses a command line and the file it names. Raises ConfigError, and then nothing may change.
@@ -62,11 +62,13 @@ def reload_options(current: Options, read: Callable[[tuple[str, ...]], Options])
     if not current.config_file:
         raise ConfigError("can only reload config when a file is provided using -c or --config")
     new = read(current.arguments)
-    # "Any free port" was answered at the start; asking again is no change.
+    # "Any free port" and "the usual address" were answered at the start; asking again is no change.
     if new.port == -1:
         new = dataclasses.replace(new, port=current.port)
     if new.http_port == -1:
         new = dataclasses.replace(new, http_port=current.http_port)
+    if not new.http_host:
+        new = dataclasses.replace(new, http_host=current.http_host)
     return new, check_reload(current, new)
 
 

@@ -354,7 +354,7 @@ class Clients:
         if query["subs"]:
             slots = {client.client_id: slot for slot, client in self._each()}
             rows = [self._with_subscriptions(row, slots.get(row.cid)) for row in rows]
-        return {"total": total, "rows": rows}
+        return {"total": total, "rows": [tuple(row) for row in rows]}
 
     def _open_rows(self) -> list[ConnectionRow]:
         offset = self._clock.time_ns() - self._clock.monotonic_ns()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -57,6 +58,7 @@ def run_shard(setup: ShardSetup) -> int:
     setproctitle(f"shardbroker: shard {setup.shard} of {setup.shards}")
     worker = Worker(setup)
     loop = asyncio.SelectorEventLoop(worker.selector)
+    loop.set_exception_handler(log_exception(setup.log))
     loop.run_until_complete(worker.run())
     return 0
 
@@ -130,6 +132,17 @@ class Worker:
     def _lame_duck(self) -> None:
         self._lame = True
         self.clients.announce(self._setup.info(self._options, True))
+
+
+def log_exception(log: Logger) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:
+    """A handler for errors of callbacks and tasks: to the log, in one line, and life goes on."""
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        trace = "".join(traceback.format_exception(error)) if isinstance(error, BaseException) else ""
+        log.error(f"Internal error: {context['message']} {trace}".strip().replace("\n", "\\n"))
+
+    return handle
 
 
 def options_from(fields: dict[str, Any]) -> Options:
