@@ -21,7 +21,9 @@ WORKER_COUNTS = [1] if SERVER else [1, 3]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "ours: about what only shardbroker has; skipped against another server")
+    config.addinivalue_line(
+        "markers", "ours: about what only shardbroker has; skipped against another server"
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -44,9 +46,7 @@ def workers(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture(scope="session")
-def _shared_broker(
-    workers: int, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[], Broker]]:
+def _shared_broker(workers: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[], Broker]]:
     """Gives the shared broker, started anew when a test has taken it down."""
     started: list[tuple[Broker, dict[int, int]]] = []
 
@@ -133,7 +133,7 @@ def on_shards(broker: Broker, connect: Callable[..., RawClient]) -> Callable[...
 
 @pytest.fixture
 def subject(request: pytest.FixtureRequest) -> str:
-    """A subject prefix that no other test uses: brokers are shared, interest of old tests may linger a moment."""
+    """A subject prefix that no other test uses: brokers are shared, old interest may linger a moment."""
     _SUBJECTS[0] += 1
     return f"t{os.getpid()}n{_SUBJECTS[0]}"
 

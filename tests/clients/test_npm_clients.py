@@ -34,7 +34,11 @@ def command(request: pytest.FixtureRequest) -> list[str]:
 
 def test_core(command: list[str], broker: Broker, subject: str) -> None:
     done = subprocess.run(
-        [*command, str(broker.port), subject, "core"], capture_output=True, text=True, timeout=SECONDS, check=False
+        [*command, str(broker.port), subject, "core"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
     )
     assert done.stdout.split() == ["OK"], done.stdout + done.stderr
 
@@ -43,7 +47,10 @@ def test_core(command: list[str], broker: Broker, subject: str) -> None:
 def test_reconnect_after_kill_of_a_worker(command: list[str], fresh_broker: Start, subject: str) -> None:
     broker = fresh_broker()
     client = subprocess.Popen(
-        [*command, str(broker.port), subject, "reconnect"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, str(broker.port), subject, "reconnect"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         assert client.stdout is not None

@@ -41,7 +41,9 @@ async def nats_py(broker: Broker, **options: Any) -> Any:
     return await nats.connect(f"nats://127.0.0.1:{broker.port}", reconnect_time_wait=0.05, **options)
 
 
-def run_with_nats_py(broker: Broker, body: Callable[..., Awaitable[None]], clients: int, **options: Any) -> None:
+def run_with_nats_py(
+    broker: Broker, body: Callable[..., Awaitable[None]], clients: int, **options: Any
+) -> None:
     async def main() -> None:
         opened = [await nats_py(broker, **options) for _ in range(clients)]
         try:
@@ -85,7 +87,10 @@ def test_nats_py_requests(broker: Broker, subject: str, old_style: bool) -> None
             await client.flush()
         for client in clients:
             replies = await asyncio.gather(
-                *(client.request(subject, b"ab%d" % i, timeout=SECONDS, old_style=old_style) for i in range(50))
+                *(
+                    client.request(subject, b"ab%d" % i, timeout=SECONDS, old_style=old_style)
+                    for i in range(50)
+                )
             )
             assert [r.data for r in replies] == [(b"ab%d" % i)[::-1] for i in range(50)]
             with pytest.raises(NoRespondersError):
@@ -169,7 +174,9 @@ def test_nats_py_reconnects_after_kill_of_a_worker(fresh_broker: Start, subject:
             before = [client.stats["reconnects"] for client in clients]
             kill_shards_in_use(broker)
             await eventually(
-                lambda b=before: all(c.is_connected and c.stats["reconnects"] > n for c, n in zip(clients, b, strict=True)),  # type: ignore[misc]
+                lambda b=before: all(
+                    c.is_connected and c.stats["reconnects"] > n for c, n in zip(clients, b, strict=True)
+                ),  # type: ignore[misc]
                 "all clients to reconnect",
             )
             got.clear()
@@ -193,7 +200,7 @@ def test_nats_py_authentication(fresh_broker: Start, flags: list[str], subject: 
         assert (await subscription.next_msg(SECONDS)).data == b"x"
 
     run_with_nats_py(broker, body, 1, **right)
-    with pytest.raises(Exception, match="(?i)authorization"):
+    with pytest.raises(Exception, match=r"(?i)authorization"):
         run_with_nats_py(broker, body, 1, allow_reconnect=False)
 
 
@@ -217,7 +224,7 @@ def run_with_natsrpy(broker: Broker, body: Callable[..., Awaitable[None]], clien
 
 
 async def round_trip(clients: tuple[Any, ...], subject: str) -> None:
-    """Each client answers requests in a queue group and asks the others; every one hears every publication."""
+    """Each client answers requests in a queue group and asks the others; all hear every publication."""
     got: Counter[bytes] = Counter()
 
     async def receive(message: Any) -> None:
@@ -232,7 +239,9 @@ async def round_trip(clients: tuple[Any, ...], subject: str) -> None:
     kept = []
     for client in clients:
         kept.append(await client.subscribe(f"{subject}.*", callback=receive).detatch())
-        kept.append(await client.subscribe(f"{subject}svc", callback=await answering(client), queue="q").detatch())
+        kept.append(
+            await client.subscribe(f"{subject}svc", callback=await answering(client), queue="q").detatch()
+        )
         await client.flush()
     # natsrpy's flush ends when the bytes are written; a request that comes back says that they are read.
     for client in clients:
@@ -285,7 +294,10 @@ def test_natsrpy_reconnects_after_kill_of_a_worker(fresh_broker: Start, subject:
 def test_pynats(broker: Broker, subject: str) -> None:
     pynats = pytest.importorskip("pynats")
     url = f"nats://127.0.0.1:{broker.port}"
-    with pynats.NATSClient(url=url, socket_timeout=SECONDS) as first, pynats.NATSClient(url=url, socket_timeout=SECONDS) as second:
+    with (
+        pynats.NATSClient(url=url, socket_timeout=SECONDS) as first,
+        pynats.NATSClient(url=url, socket_timeout=SECONDS) as second,
+    ):
         got: list[bytes] = []
         first.subscribe(subject + ".*", callback=lambda m: got.append(m.payload))
         first.subscribe(subject + ".q", queue="g", callback=lambda m: got.append(b"q" + m.payload))
@@ -295,7 +307,9 @@ def test_pynats(broker: Broker, subject: str) -> None:
         first.wait(count=3)
         assert sorted(got) == [b"hello", b"qx", b"x"]
         reply = []
-        second.subscribe(subject + "svc", callback=lambda m: second.publish(m.reply, payload=b"re:" + m.payload))
+        second.subscribe(
+            subject + "svc", callback=lambda m: second.publish(m.reply, payload=b"re:" + m.payload)
+        )
         second.ping()
         inbox = subject + "inbox"
         first.subscribe(inbox, callback=lambda m: reply.append(m.payload))

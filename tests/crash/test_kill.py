@@ -33,7 +33,7 @@ def by_shard(broker: Broker, each: int = 1, **options: object) -> dict[int, list
             client.close()
         if all(len(x) == each for x in found.values()):
             return found
-    raise AssertionError(f"connections came to {dict((n, len(c)) for n, c in found.items())} only")
+    raise AssertionError(f"connections came to { {n: len(c) for n, c in found.items()} } only")
 
 
 def replaced(broker: Broker, dead: int, victim: int) -> list[RawClient]:
@@ -103,7 +103,12 @@ def test_interest_of_the_dead_is_gone(broker: Broker) -> None:
 
         def refused(subject: str = subject) -> bool:
             asker.pub(subject, "x", "inbox").send("PING\r\n")
-            return asker.expect_re(rb"(HMSG inbox 9 (\d+) \2\r\nNATS/1\.0 503\r\n(Nats-Subject: \S+\r\n)?\r\n\r\n)?PONG\r\n")[1] is not None
+            return (
+                asker.expect_re(
+                    rb"(HMSG inbox 9 (\d+) \2\r\nNATS/1\.0 503\r\n(Nats-Subject: \S+\r\n)?\r\n\r\n)?PONG\r\n"
+                )[1]
+                is not None
+            )
 
         wait_until(refused, f"a 503 for {subject}")
 
@@ -207,7 +212,7 @@ def test_the_only_shard(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def test_death_of_a_full_rings_reader(fresh_broker: Start, workers: int) -> None:
-    """A writer that waits for room in the ring of a dead shard goes on at once, and its other receivers lose nothing."""
+    """A writer that waits for room in a dead shard's ring goes on; its other receivers lose nothing."""
     if workers == 1:
         pytest.skip("no rings")
     broker = fresh_broker(own_args=["--ring-size", "8KiB"])

@@ -18,7 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def wait_until(condition: Callable[[], T], what: str, seconds: float = WATCHDOG_SECONDS) -> T:
-    """The first true value of `condition`, polled ever more rarely; AssertionError with `what` at the watchdog."""
+    """The first true value of `condition`, polled ever more rarely; an AssertionError at the watchdog."""
     end = time.monotonic() + seconds
     pause = 0.0001
     while True:
@@ -85,7 +85,9 @@ class Broker:
         self.workers = workers if self.ours else 1
         self.log_path = directory / "broker.log"
         command = [*executable] or (
-            [SERVER] if SERVER else [sys.executable, "-m", "shardbroker", "--workers", str(workers), *own_args]
+            [SERVER]
+            if SERVER
+            else [sys.executable, "-m", "shardbroker", "--workers", str(workers), *own_args]
         )
         command += ["-a", "127.0.0.1", "-p", str(port)]
         if config:
@@ -126,7 +128,7 @@ class Broker:
         return True
 
     def stop(self, number: int = signal.SIGTERM) -> int:
-        """Stop with a signal; the exit status. Afterwards no process, no shared memory and no port is left."""
+        """Stop with a signal; the exit status. Afterwards no process, shared memory or port is left."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(number)
@@ -200,7 +202,9 @@ class Broker:
     def shared_memory(self) -> set[str]:
         """Names in /dev/shm that look like ours and were not there before the start."""
         return {
-            name for name in set(os.listdir(SHARED_MEMORY)) - self._shared_memory_before if "shardbroker" in name
+            name
+            for name in set(os.listdir(SHARED_MEMORY)) - self._shared_memory_before
+            if "shardbroker" in name
         }
 
     def descriptors(self) -> dict[int, int]:
@@ -217,7 +221,9 @@ class Broker:
         """The shard whose process holds the server side of a client's connection."""
         if not self.ours:
             return 0
-        inode = wait_until(lambda: _server_inode(self.port, client.local_port), "the connection in /proc/net/tcp")
+        inode = wait_until(
+            lambda: _server_inode(self.port, client.local_port), "the connection in /proc/net/tcp"
+        )
 
         def holder() -> list[int]:
             return [number for number, pid in self.shard_pids().items() if f"socket:[{inode}]" in _links(pid)]
@@ -262,7 +268,9 @@ class Broker:
         pid = self.shard_pids()[number]
         _signal(pid, signal.SIGSTOP)
         try:
-            wait_until(lambda: "\nState:\tT" in Path(f"/proc/{pid}/status").read_text(), "the shard to stand still")
+            wait_until(
+                lambda: "\nState:\tT" in Path(f"/proc/{pid}/status").read_text(), "the shard to stand still"
+            )
             yield
         finally:
             _signal(pid, signal.SIGCONT)
@@ -281,14 +289,14 @@ class Broker:
 
     def client(self, *, info: bool = True, receive_buffer: int = 0, pings: bool = False) -> RawClient:
         """A connection without CONNECT; see RawClient."""
-        return RawClient(self.port, timeout=WATCHDOG_SECONDS, info=info, receive_buffer=receive_buffer, pings=pings)
+        return RawClient(
+            self.port, timeout=WATCHDOG_SECONDS, info=info, receive_buffer=receive_buffer, pings=pings
+        )
 
 
 def _signal(pid: int, number: int) -> None:
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass
 
 
 def _server_inode(server_port: int, client_port: int) -> str:

@@ -29,7 +29,8 @@ from dataclasses import dataclass, field
 from harness.broker import WATCHDOG_SECONDS, Broker
 
 _FRAME = re.compile(
-    rb"MSG (\S+) (\d+) (?:(\S+) )?(\d+)\r\n|HMSG (\S+) (\d+) (?:(\S+) )?(\d+) (\d+)\r\n|(PONG|PING)\r\n|(-ERR [^\r]*)\r\n|INFO [^\n]*\n"
+    rb"MSG (\S+) (\d+) (?:(\S+) )?(\d+)\r\n|HMSG (\S+) (\d+) (?:(\S+) )?\d+ (\d+)\r\n"
+    rb"|(PONG|PING)\r\n|(-ERR [^\r]*)\r\n|INFO [^\n]*\n"
 )
 # Payload bodies are slices of this, so that a wrong byte anywhere is seen.
 _BLOCK = random.Random(0).randbytes(70000)
@@ -40,7 +41,9 @@ _UNSENT_BYTES_MAX = 1 << 17
 class Connection:
     """One non-blocking connection; frames go to `on_message(sid, subject, reply, payload)`."""
 
-    def __init__(self, swarm: Swarm, options: str = '{"verbose":false,"pedantic":false,"headers":true}') -> None:
+    def __init__(
+        self, swarm: Swarm, options: str = '{"verbose":false,"pedantic":false,"headers":true}'
+    ) -> None:
         self.swarm = swarm
         self.socket = socket.create_connection(("127.0.0.1", swarm.broker.port), timeout=WATCHDOG_SECONDS)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -85,7 +88,9 @@ class Connection:
             data = b""
             self.swarm.problems.append(f"connection {self.local_port}: {error!r}")
         if not data:
-            self.swarm.problems.append(f"connection {self.local_port}: closed by the broker; left {self._received[:200]!r}")
+            self.swarm.problems.append(
+                f"connection {self.local_port}: closed by the broker; left {self._received[:200]!r}"
+            )
             self.close()
             return
         self._received = self._frames(self._received + data)
@@ -95,7 +100,7 @@ class Connection:
         at = 0
         match_frame, on_message = _FRAME.match, self.on_message
         while frame := match_frame(data, at):
-            subject, sid, reply, size, h_subject, h_sid, h_reply, block, total, word, error = frame.groups()
+            subject, sid, reply, size, h_subject, h_sid, h_reply, total, word, error = frame.groups()
             end = frame.end()
             if sid is not None:
                 body_end = end + int(size)
@@ -150,7 +155,7 @@ class Swarm:
         del self.connections[number]
 
     def pump(self, seconds: float = 0.0) -> bool:
-        """Write what can be written, read what has come (waiting for it up to `seconds`); whether anything came."""
+        """Write what can be written, read what comes (waiting up to `seconds`); whether anything came."""
         for connection in list(self.unsent):
             connection.write()
         events = self._poll.poll(min(seconds, 0.005) if self.unsent else seconds)
@@ -160,7 +165,9 @@ class Swarm:
                 connection.read()
         return bool(events)
 
-    def pump_until(self, condition: Callable[[], object], what: str, seconds: float = WATCHDOG_SECONDS) -> None:
+    def pump_until(
+        self, condition: Callable[[], object], what: str, seconds: float = WATCHDOG_SECONDS
+    ) -> None:
         end = time.monotonic() + seconds
         while not condition():
             self.pump(0.02)
@@ -182,7 +189,7 @@ class Swarm:
 
 
 def covering(swarm: Swarm, count: int) -> list[Connection]:
-    """`count` connections, at least one on every shard; in the order of their shards, then of their opening."""
+    """`count` connections, at least one on every shard, in the order of their shards."""
     opened = [Connection(swarm) for _ in range(count)]
     swarm.flush(opened)
     by_shard = sorted(opened, key=lambda c: swarm.broker.shard_of(c))  # type: ignore[arg-type]
@@ -195,7 +202,7 @@ def covering(swarm: Swarm, count: int) -> list[Connection]:
 
 
 class Publisher:
-    """Numbers its messages 0, 1, 2 ... and remembers the subject and size of each, and when it was handed over."""
+    """Numbers its messages 0, 1, 2 ... and remembers subject, size and moment of handing over of each."""
 
     def __init__(self, load: Load, connection: Connection) -> None:
         self.load = load
@@ -231,7 +238,9 @@ class Subscription:
 
     def __str__(self) -> str:
         stays = "left" if self.ended else "stays"
-        return f"[{self.pattern} {self.queue or '-'} sid {self.sid} port {self.connection.local_port}, {stays}]"
+        return (
+            f"[{self.pattern} {self.queue or '-'} sid {self.sid} port {self.connection.local_port}, {stays}]"
+        )
 
 
 class Load:
@@ -254,7 +263,9 @@ class Load:
 
     def listen(self, connection: Connection) -> None:
         self.subscriptions[connection] = {}
-        connection.on_message = lambda sid, subject, reply, payload: self._on_message(connection, sid, subject, payload)
+        connection.on_message = lambda sid, subject, reply, payload: self._on_message(
+            connection, sid, subject, payload
+        )
 
     def subscribe(self, connection: Connection, pattern: str, queue: str = "") -> Subscription:
         sid = len(self.all) + 1
@@ -295,7 +306,9 @@ class Load:
             or body != _BLOCK[number % 1000 : number % 1000 + source.sizes[number]]
             or self._numbers[subject] not in subscription.matching
         ):
-            self.swarm.problems.append(f"{subscription} got a wrong message: {subject!r} {payload[:60]!r} ({len(payload)})")
+            self.swarm.problems.append(
+                f"{subscription} got a wrong message: {subject!r} {payload[:60]!r} ({len(payload)})"
+            )
 
     def ready(self, connection: Connection) -> bool:
         """Whether a connection may be given more; when not, poll until it has sent something."""
@@ -304,17 +317,21 @@ class Load:
     def settle(self) -> None:
         """Wait until all that was published has come to the connections that stay.
 
-        Each publisher sends a mark behind its messages. A message for a queue group whose member has just gone
-        is drawn again and may come behind the mark, so a check that fails is tried again while anything moves.
+        Each publisher sends a mark behind its messages. A message for a queue group whose member has just
+        gone is drawn again and may come behind the mark, so a check that fails is tried again while anything
+        moves.
         """
         stay = [c for c in self.subscriptions if not c.closed]
         for connection in stay:
             connection.send(b"SUB end.of.load 0\r\n")
         self.swarm.flush(stay)
         for publisher in self.publishers:
-            publisher.connection.send(b"PUB end.of.load %d\r\n%d\r\n" % (len(str(publisher.index)), publisher.index))
+            publisher.connection.send(
+                b"PUB end.of.load %d\r\n%d\r\n" % (len(str(publisher.index)), publisher.index)
+            )
         self.swarm.pump_until(
-            lambda: len(self.marks) >= len(stay) * len(self.publishers), "the end marks of all publishers everywhere"
+            lambda: len(self.marks) >= len(stay) * len(self.publishers),
+            "the end marks of all publishers everywhere",
         )
         while self.errors() and self.swarm.pump(1.5):
             pass
@@ -350,11 +367,14 @@ class Load:
         if subscription.confirmed is not None:
             due = bisect_left(row, bisect_left(publisher.moments, subscription.confirmed))
         if not got:
-            return "" if subscription.ended or due == len(row) else f"nothing, but {row[due:][:5]} ... were due"
+            return (
+                "" if subscription.ended or due == len(row) else f"nothing, but {row[due:][:5]} ... were due"
+            )
         start = bisect_left(row, got[0])
         if got != row[start : start + len(got)]:
             place = next((i for i, n in enumerate(got) if row[start + i : start + i + 1] != [n]), 0)
-            return f"not a gapless piece at {place}: got {got[place - 2 : place + 4]}, row {row[start + place - 2 : start + place + 4]}"
+            near = slice(max(0, place - 2), place + 4)
+            return f"not a gapless piece at {place}: got {got[near]}, row {row[start:][near]}"
         if start > due:
             return f"flush promise: begins with {got[0]}, but {row[due]} was sent after its PONG"
         if not subscription.ended and start + len(got) != len(row):
@@ -362,7 +382,7 @@ class Load:
         return ""
 
     def _order_errors(self, member: Subscription) -> list[str]:
-        """Order within a member; messages drawn again for it may come late, so only stable groups are held to it."""
+        """Order within a member; a message drawn again may come late, so groups with churn are let off."""
         return [
             f"{member} publisher {p}: out of order"
             for p, got in member.got.items()
@@ -378,11 +398,16 @@ class Load:
         stable = [m for m in members if not m.ended and m.confirmed is not None]
         for publisher in self.publishers:
             lost = []
-            for number, (subject, moment) in enumerate(zip(publisher.subjects, publisher.moments, strict=True)):
+            for number, (subject, moment) in enumerate(
+                zip(publisher.subjects, publisher.moments, strict=True)
+            ):
                 if (publisher.index, number) not in counts and any(
                     m.confirmed is not None and m.confirmed < moment and subject in m.matching for m in stable
                 ):
                     lost.append(number)
             if lost:
-                found.append(f"group {name} publisher {publisher.index}: lost {lost[:5]} ({len(lost)} of {len(publisher.subjects)})")
+                total = len(publisher.subjects)
+                found.append(
+                    f"group {name} publisher {publisher.index}: lost {lost[:5]} ({len(lost)} of {total})"
+                )
         return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from contextlib import suppress
 from typing import Any
 
 # What most tests say first: no +OK, no checks of published subjects.
@@ -35,7 +36,13 @@ class RawClient:
     """One connection. INFO is read on opening unless `info` is false; `pings` shows the server's PINGs."""
 
     def __init__(
-        self, port: int, *, timeout: float = 20.0, info: bool = True, receive_buffer: int = 0, pings: bool = False
+        self,
+        port: int,
+        *,
+        timeout: float = 20.0,
+        info: bool = True,
+        receive_buffer: int = 0,
+        pings: bool = False,
     ) -> None:
         self.timeout = timeout
         self.pings = pings
@@ -57,10 +64,8 @@ class RawClient:
 
     def send(self, data: bytes | str) -> RawClient:
         """Write all; a server that has closed already is noticed by the next expectation."""
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             self.socket.sendall(data.encode() if isinstance(data, str) else data)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
         return self
 
     def connect(self, **options: Any) -> RawClient:
@@ -129,7 +134,9 @@ class RawClient:
         if not self.buffer.startswith(wanted):
             at = next(i for i, (a, b) in enumerate(zip(wanted, self.buffer, strict=False)) if a != b)
             near = f" (differs at byte {at}: {self.buffer[at : at + 80]!r})" if at > 100 else ""
-            raise AssertionError(f"wanted {wanted[:200]!r}, got {self.buffer[: len(wanted) + 80][:300]!r}{near}")
+            raise AssertionError(
+                f"wanted {wanted[:200]!r}, got {self.buffer[: len(wanted) + 80][:300]!r}{near}"
+            )
         self.buffer = self.buffer[len(wanted) :]
         return self
 
@@ -211,10 +218,8 @@ class RawClient:
 
     def finish_sending(self) -> None:
         """FIN; no matter when the other side has closed already."""
-        try:
+        with suppress(OSError):
             self.socket.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
 
     def close(self) -> None:
         self.socket.close()

@@ -24,7 +24,13 @@ WRONG = {
         {"user": "", "pass": "foobar"},
         {"auth_token": "foobar"},
     ],
-    "token": [{}, {"auth_token": ""}, {"auth_token": "ZZZ"}, {"auth_token": "_YZZ22_x"}, {"user": "_YZZ22_", "pass": ""}],
+    "token": [
+        {},
+        {"auth_token": ""},
+        {"auth_token": "ZZZ"},
+        {"auth_token": "_YZZ22_x"},
+        {"user": "_YZZ22_", "pass": ""},
+    ],
 }
 
 
@@ -56,7 +62,19 @@ def test_wrong(guarded: Broker, kind: str, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"PUB foo 2\r\nok\r\n", b"SUB foo 1\r\n", b"UNSUB 1\r\n", b"PING\r\n", b"PONG\r\n", b"HPUB", b"x", b"\r\n", b"INFO {}\r\n", b"+OK\r\n"]
+    "data",
+    [
+        b"PUB foo 2\r\nok\r\n",
+        b"SUB foo 1\r\n",
+        b"UNSUB 1\r\n",
+        b"PING\r\n",
+        b"PONG\r\n",
+        b"HPUB",
+        b"x",
+        b"\r\n",
+        b"INFO {}\r\n",
+        b"+OK\r\n",
+    ],
 )
 def test_anything_before_connect(guarded: Broker, data: bytes) -> None:
     guarded.client().send(data).expect_closed(VIOLATION)

@@ -40,8 +40,10 @@ def lines(*texts: str) -> list[bytes]:
 
 
 CLOSES = [
-    *lines("PUB x 99999999999999999999", "PUB x -1", "PUB x 1e3", "PUB x +1", "PUB x 0x1", "HPUB x 13 12", "HPUB x 12", "PUB x y z 1"),
-    *lines("SUB a b c d", "CONNECT {", 'CONNECT {"verbose":1}', 'CONNECT {"lang":{}}', "CONNECT NaN", 'CONNECT {"protocol":99}'),
+    *lines("PUB x 99999999999999999999", "PUB x -1", "PUB x 1e3", "PUB x +1", "PUB x 0x1"),
+    *lines("HPUB x 13 12", "HPUB x 12", "PUB x y z 1"),
+    *lines("SUB a b c d", "CONNECT {", 'CONNECT {"verbose":1}', 'CONNECT {"lang":{}}'),
+    *lines("CONNECT NaN", 'CONNECT {"protocol":99}'),
     *lines("MSG a 1 1", "RMSG $G a 1", "LS+ a", "RS+ $G a", "A+ x", "-ERR 'x'", "\0" * 100, "PUB \0"),
     b"CONNECT " + b"[" * 4000 + b"\r\n",
     b"CONNECT " + b'{"a":' * 5000 + b"\r\n",
@@ -66,8 +68,10 @@ def test_closes(connect: Connect, unharmed: Callable[[], None], data: bytes, con
 @pytest.mark.parametrize(
     "data",
     [
-        *lines("SUB a..b 1", "SUB >.a 1", "SUB . 1", "SUB " + "." * 4000 + " 1", "UNSUB 12345", "SUB " + ".".join("t" * 1000) + " 1"),
-        *lines("SUB a q\0q 1", "SUB a q.*.> 1", "SUB > >", "PUB a..b 0\r\n", "PUB . 0\r\n", "PUB " + "." * 4000 + " 0\r\n", "+OK"),
+        *lines("SUB a..b 1", "SUB >.a 1", "SUB . 1", "SUB " + "." * 4000 + " 1", "UNSUB 12345"),
+        *lines("SUB " + ".".join("t" * 1000) + " 1", "SUB >> 1"),
+        *lines("SUB a q\0q 1", "SUB a q.*.> 1", "SUB > >", "PUB a..b 0\r\n", "PUB . 0\r\n"),
+        *lines("PUB " + "." * 4000 + " 0\r\n", "+OK"),
         b"UNSUB 1\r\n" * 20000,
         b"SUB a 1\r\n" * 20000,
         b"SUB a.* q 1\r\nUNSUB 1\r\n" * 10000,
@@ -87,13 +91,31 @@ def test_is_borne(connect: Connect, unharmed: Callable[[], None], data: bytes) -
 
 
 def test_deep_nesting_and_repeated_keys_are_borne(connect: Connect, unharmed: Callable[[], None]) -> None:
-    connect(None).send(b'CONNECT {"verbose":false,"x":' + b"[" * 1500 + b"]" * 1500 + b"}\r\n").expect_nothing()
+    connect(None).send(
+        b'CONNECT {"verbose":false,"x":' + b"[" * 1500 + b"]" * 1500 + b"}\r\n"
+    ).expect_nothing()
     connect(None).send(b"CONNECT {" + b'"echo":false,' * 300 + b'"verbose":false}\r\n').expect_nothing()
 
 
 def test_random_bytes(broker: Broker, unharmed: Callable[[], None]) -> None:
     rng = random.Random(8)
-    verbs = [b"PUB ", b"HPUB ", b"SUB ", b"UNSUB ", b"CONNECT ", b"PING", b"PONG", b"+OK", b"-ERR ", b"INFO ", b"\r\n", b" ", b"a.b", b"5", b"{}"]
+    verbs = [
+        b"PUB ",
+        b"HPUB ",
+        b"SUB ",
+        b"UNSUB ",
+        b"CONNECT ",
+        b"PING",
+        b"PONG",
+        b"+OK",
+        b"-ERR ",
+        b"INFO ",
+        b"\r\n",
+        b" ",
+        b"a.b",
+        b"5",
+        b"{}",
+    ]
     for _ in range(60):
         with broker.client() as client:
             for _ in range(rng.randint(1, 30)):
@@ -108,8 +130,12 @@ def reset(client: RawClient) -> None:
     client.close()
 
 
-@pytest.mark.parametrize("leave", [reset, RawClient.finish_sending, RawClient.close], ids=["rst", "fin", "close"])
-@pytest.mark.parametrize("sent", [b"", b"CONN", b"PUB a 1000000\r\nxxx", b"PUB a 3\r\nxxx", b"SUB a 1\r\nSUB b.* q 2\r\nPI"])
+@pytest.mark.parametrize(
+    "leave", [reset, RawClient.finish_sending, RawClient.close], ids=["rst", "fin", "close"]
+)
+@pytest.mark.parametrize(
+    "sent", [b"", b"CONN", b"PUB a 1000000\r\nxxx", b"PUB a 3\r\nxxx", b"SUB a 1\r\nSUB b.* q 2\r\nPI"]
+)
 def test_half_open(
     broker: Broker, unharmed: Callable[[], None], leave: Callable[[RawClient], None], sent: bytes
 ) -> None:
@@ -118,8 +144,13 @@ def test_half_open(
     for client in clients:
         client.send(sent)
         leave(client)
+
+    def freed(client: RawClient) -> bool:
+        still_ours = client.socket.fileno() >= 0
+        return not broker.holds(client) or (still_ours and client.expect_closed_any() == b"")
+
     for client in clients:
-        wait_until(lambda c=client: not broker.holds(c) or c.socket.fileno() >= 0 and c.expect_closed_any() == b"", "the end")  # type: ignore[misc]
+        wait_until(lambda c=client: freed(c), "the server's side to be freed")  # type: ignore[misc]
         client.close()
 
 

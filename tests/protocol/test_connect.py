@@ -21,7 +21,7 @@ Connect = Callable[..., RawClient]
         b"CONNECT\t{}\r\n",
         b"CONNECT {}  \r\n",
         b'CONNECT {"verbose":true,"tls_required":true,"user":"a","pass":"b","auth_token":"c"}\r\n',
-        b'CONNECT {"name":"caf\xc3\xa9","lang":"x","version":"1","protocol":1,"echo":true,"unknown":[1,{"a":null}]}\r\n',
+        b'CONNECT {"name":"caf\xc3\xa9","lang":"x","protocol":1,"echo":true,"unknown":[1,{"a":null}]}\r\n',
         b'CONNECT {"VERBOSE":true}\r\n',
         b'CONNECT {"verbose":false,"verbose":true}\r\n',
         b'CONNECT {"verbose":null}\r\n',
@@ -69,13 +69,13 @@ def test_json_null_changes_nothing(connect: Connect, line: bytes) -> None:
 
 @pytest.mark.parametrize("protocol", [-1, 2, 100])
 def test_unknown_protocol_number(connect: Connect, protocol: int) -> None:
-    client = connect(None).send('CONNECT {"verbose":false,"protocol":%d}\r\n' % protocol)
+    client = connect(None).send(f'CONNECT {{"verbose":false,"protocol":{protocol}}}\r\n')
     client.expect_closed(b"-ERR 'invalid client protocol'\r\n")
 
 
 @pytest.mark.parametrize("option", ['"account":"ABC"', '"new_account":true'])
 def test_account_by_name_is_refused(connect: Connect, option: str) -> None:
-    client = connect(None).send('CONNECT {"verbose":false,%s}\r\n' % option)
+    client = connect(None).send(f'CONNECT {{"verbose":false,{option}}}\r\n')
     client.expect_closed(b"-ERR 'Authorization Violation'\r\n")
 
 

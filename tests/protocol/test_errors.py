@@ -1,4 +1,7 @@
-"""Every -ERR text and whether it closes; parse errors come without waiting for a line end. Source: parser.go, client.go."""
+"""Every -ERR text and whether it closes; parse errors come without waiting for a line end.
+
+Source: parser.go, client.go.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,21 @@ UNKNOWN = b"-ERR 'Unknown Protocol Operation'\r\n"
 @pytest.mark.parametrize(
     "data",
     [
-        *(b"Px PINx POx PONx PUx -x -Ex -ERx +x +Ox Cx COx CONNECx SUx UNSUx Ux Ix INx INFx Hx HPx HPUx HMx A L R M".split()),
+        *b"Px PINx POx PONx PUx -x -Ex -ERx +x +Ox Cx COx CONNECx SUx UNSUx Ux Ix INx INFx".split(),
+        *b"Hx HPx HPUx HMx A L R M".split(),
         b"\r\n", b"\n", b" ", b"\0", b"GET / HTTP/1.1\r\n", b"RS+ $G foo\r\n", b"LS+ foo\r\n", b"A+ $G\r\n",
-        b"MSG foo 1 2\r\nok\r\n", b"RMSG $G foo 2\r\nok\r\n", b"\x16\x03\x01\x02\x00", b"*1\r\n$4\r\nPING\r\n",
+        b"MSG foo 1 2\r\nok\r\n", b"RMSG $G foo 2\r\nok\r\n", b"\x16\x03\x01\x02\x00",
+        b"*1\r\n$4\r\nPING\r\n",
     ],
 )  # fmt: skip
 def test_unknown_verb(connect: Connect, data: bytes) -> None:
     connect().send(data).expect_closed(UNKNOWN)
 
 
-@pytest.mark.parametrize("data", [b"PUBS foo 2\r\nok\r\n", b"SUBS foo 1\r\n", b"UNSUB_2\r\n", b"PUB\r\n", b"SUB\r\n", b"HPUBx 1\r\n"])
+@pytest.mark.parametrize(
+    "data",
+    [b"PUBS foo 2\r\nok\r\n", b"SUBS foo 1\r\n", b"UNSUB_2\r\n", b"PUB\r\n", b"SUB\r\n", b"HPUBx 1\r\n"],
+)
 def test_a_verb_is_followed_by_a_blank(connect: Connect, data: bytes) -> None:
     connect(headers=True).send(data).expect_closed(UNKNOWN)
 
@@ -45,7 +53,9 @@ def test_too_short_a_payload_swallows_what_follows(connect: Connect, subject: st
     client.expect_closed(UNKNOWN)
 
 
-def test_what_comes_before_a_bad_verb_is_done_and_what_comes_after_is_not(on_shards: OnShards, subject: str) -> None:
+def test_what_comes_before_a_bad_verb_is_done_and_what_comes_after_is_not(
+    on_shards: OnShards, subject: str
+) -> None:
     publisher, receiver, *_ = on_shards()
     receiver.sub(subject)
     publisher.send(pub(subject, "before") + b"ZZZ\r\n" + pub(subject, "after")).expect_closed(UNKNOWN)
@@ -54,8 +64,10 @@ def test_what_comes_before_a_bad_verb_is_done_and_what_comes_after_is_not(on_sha
 
 @pytest.mark.parametrize(
     "line",
-    ["PUB foo", "PUB foo bar baz 2", "PUB foo -1", "PUB foo 2x", "PUB foo abc", "PUB foo 1.5", "PUB foo 1e3", "PUB foo +2",
-     "PUB foo 0x10", "PUB foo 18446744073709551615123", "PUB foo " + "3" * 64, "PUB foo 9999999999", "PUB  ", "PUB 5",
+    ["PUB foo", "PUB foo bar baz 2", "PUB foo -1", "PUB foo 2x", "PUB foo abc", "PUB foo 1.5", "PUB foo 1e3",
+     "PUB foo +2", "PUB foo 0x10", "PUB foo 18446744073709551615123", "PUB foo " + "3" * 64,
+     "PUB foo 9999999999",
+     "PUB  ", "PUB 5",
      "SUB  ", "SUB foo", "SUB foo a b c", "-ERR 'x'"],
 )  # fmt: skip
 def test_bad_arguments_close_without_words(connect: Connect, line: str) -> None:

@@ -1,4 +1,7 @@
-"""HPUB and HMSG, and what clients without headers get. Source: client.go processHeaderPub, deliverMsg; ADR-4."""
+"""HPUB and HMSG, and what clients without headers get.
+
+Source: client.go processHeaderPub, deliverMsg; ADR-4.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,36 @@ BLOCK = b"NATS/1.0\r\nA: 1\r\nA: 2\r\nbb:  x \r\n\r\n"
 
 def hpub(subject: str, block: bytes, payload: bytes, reply: str = "") -> bytes:
     reply = reply and reply + " "
-    return f"HPUB {subject} {reply}{len(block)} {len(block) + len(payload)}\r\n".encode() + block + payload + b"\r\n"
+    return (
+        f"HPUB {subject} {reply}{len(block)} {len(block) + len(payload)}\r\n".encode()
+        + block
+        + payload
+        + b"\r\n"
+    )
 
 
 def hmsg(subject: str, sid: int, block: bytes, payload: bytes, reply: str = "") -> bytes:
     reply = reply and reply + " "
-    return f"HMSG {subject} {sid} {reply}{len(block)} {len(block) + len(payload)}\r\n".encode() + block + payload + b"\r\n"
+    return (
+        f"HMSG {subject} {sid} {reply}{len(block)} {len(block) + len(payload)}\r\n".encode()
+        + block
+        + payload
+        + b"\r\n"
+    )
 
 
 @pytest.mark.parametrize("payload", [b"", b"hello", b"\r\n", b"p" * 5000])
 @pytest.mark.parametrize("reply", ["", "inbox.22"])
-@pytest.mark.parametrize("block", [BLOCK, b"NATS/1.0\r\n\r\n", b"\0\xff\r\n", b"name:derek\r\n", b"NATS/1.0\r\nk:" + b"v" * 60000 + b"\r\n\r\n"])
+@pytest.mark.parametrize(
+    "block",
+    [
+        BLOCK,
+        b"NATS/1.0\r\n\r\n",
+        b"\0\xff\r\n",
+        b"name:derek\r\n",
+        b"NATS/1.0\r\nk:" + b"v" * 60000 + b"\r\n\r\n",
+    ],
+)
 def test_block_passes_unchecked_and_unchanged(
     on_shards: OnShards, subject: str, block: bytes, reply: str, payload: bytes
 ) -> None:
@@ -39,13 +61,19 @@ def test_block_passes_unchecked_and_unchanged(
 
 
 @pytest.mark.parametrize("queue", ["", "q"])
-def test_receivers_without_headers_get_the_payload_only(on_shards: OnShards, subject: str, queue: str) -> None:
+def test_receivers_without_headers_get_the_payload_only(
+    on_shards: OnShards, subject: str, queue: str
+) -> None:
     plain, rich = on_shards(), on_shards(headers=True)
     for number, client in enumerate(plain):
         client.sub(subject, 1, queue and f"{queue}{number}")
-    rich[0].send(hpub(subject, BLOCK, b"OK", "rep") + hpub(subject, BLOCK, b"") + hpub(subject, BLOCK, b"x" * 3000))
+    rich[0].send(
+        hpub(subject, BLOCK, b"OK", "rep") + hpub(subject, BLOCK, b"") + hpub(subject, BLOCK, b"x" * 3000)
+    )
     for client in plain:
-        client.expect(msg(subject, 1, b"OK", "rep") + msg(subject, 1) + msg(subject, 1, b"x" * 3000)).expect_nothing()
+        client.expect(
+            msg(subject, 1, b"OK", "rep") + msg(subject, 1) + msg(subject, 1, b"x" * 3000)
+        ).expect_nothing()
 
 
 def test_receivers_with_and_without_beside_each_other(on_shards: OnShards, subject: str) -> None:
@@ -88,7 +116,16 @@ def test_hpub_of_a_client_that_did_not_ask_for_headers(connect: Connect, options
 
 @pytest.mark.parametrize(
     "line",
-    ["HPUB foo 12", "HPUB foo 14 12", "HPUB foo x 12", "HPUB foo 12 x", "HPUB foo -1 12", "HPUB foo 12 -1", "HPUB foo a b 12 14", "HPUB foo"],
+    [
+        "HPUB foo 12",
+        "HPUB foo 14 12",
+        "HPUB foo x 12",
+        "HPUB foo 12 x",
+        "HPUB foo -1 12",
+        "HPUB foo 12 -1",
+        "HPUB foo a b 12 14",
+        "HPUB foo",
+    ],
 )
 def test_bad_arguments_close_without_words(connect: Connect, line: str) -> None:
     connect(headers=True).send(line + "\r\n").expect_closed()

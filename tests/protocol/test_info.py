@@ -24,7 +24,16 @@ def test_fields_of_a_plain_server(connect: Connect, broker: Broker) -> None:
     assert info["max_payload"] == 1048576
     assert info["client_id"] > 0
     assert info["client_ip"] == "127.0.0.1"
-    for absent in ("auth_required", "tls_required", "tls_verify", "tls_available", "nonce", "jetstream", "ldm", "cluster"):
+    for absent in (
+        "auth_required",
+        "tls_required",
+        "tls_verify",
+        "tls_available",
+        "nonce",
+        "jetstream",
+        "ldm",
+        "cluster",
+    ):
         assert not info.get(absent), absent
 
 
@@ -44,7 +53,7 @@ def test_old_clients_see_one_info_only(connect: Connect) -> None:
 
 
 def test_first_pong_may_be_followed_by_what_connect_came_to(connect: Connect) -> None:
-    """Newer servers tell clients of protocol 1 their account, once, after their first PONG (client.go processPing)."""
+    """Newer servers tell clients of protocol 1 their account, once (client.go processPing)."""
     client = connect(None).connect(protocol=1)
     first = client.info
     client.send("PING\r\n")
@@ -64,7 +73,11 @@ def test_server_name_by_flag(fresh_broker: Start) -> None:
 
 @pytest.mark.parametrize(
     ("setting", "field", "value"),
-    [("max_payload: 2KB", "max_payload", 2048), ("max_payload = 1024", "max_payload", 1024), ("server_name: b", "server_name", "b")],
+    [
+        ("max_payload: 2KB", "max_payload", 2048),
+        ("max_payload = 1024", "max_payload", 1024),
+        ("server_name: b", "server_name", "b"),
+    ],
 )
 def test_settings_show(fresh_broker: Start, setting: str, field: str, value: object) -> None:
     broker = fresh_broker(config=setting + "\n")

@@ -1,4 +1,7 @@
-"""Limits: payload, control line, subscriptions, connections, pending bytes, write deadline. Source: client.go, const.go."""
+"""Limits: payload, control line, subscriptions, connections, pending bytes, write deadline.
+
+Source: client.go, const.go.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,10 @@ def test_connections(fresh_broker: Start) -> None:
 
     def room_again() -> bool:
         with broker.client() as client:
-            return client.send("PING\r\n").expect_re(rb"PONG\r\n|-ERR 'maximum connections exceeded'\r\n")[0] == b"PONG\r\n"
+            return (
+                client.send("PING\r\n").expect_re(rb"PONG\r\n|-ERR 'maximum connections exceeded'\r\n")[0]
+                == b"PONG\r\n"
+            )
 
     wait_until(room_again, "room for one connection")
 
@@ -116,7 +122,9 @@ def test_many_subscriptions_on_one_connection(on_shards: OnShards, subject: str)
 # -- receivers that do not read --
 
 
-def publish_until_cut(broker: Broker, publisher: RawClient, receiver: RawClient, subject: str, size: int) -> int:
+def publish_until_cut(
+    broker: Broker, publisher: RawClient, receiver: RawClient, subject: str, size: int
+) -> int:
     """Publish until the broker has closed the receiver's connection; how many messages it took."""
     sent = 0
 
@@ -133,13 +141,15 @@ def publish_until_cut(broker: Broker, publisher: RawClient, receiver: RawClient,
 @pytest.mark.parametrize("same_shard", [True, False])
 def test_over_max_pending_the_receiver_is_cut_and_nobody_else(fresh_broker: Start, same_shard: bool) -> None:
     """What it got is a gapless beginning; a reading receiver of the same subject loses nothing."""
-    # nats-server's blocked write holds the closing up until the deadline; ours is to be cut by the bytes alone.
+    # nats-server's blocked write delays the closing until the deadline; ours is cut by the bytes alone.
     deadline = "60s" if Broker.ours else "500ms"
     broker = fresh_broker(config=f'max_pending: 1MB\nwrite_deadline: "{deadline}"\n')
     slow = broker.client(receive_buffer=4096).connect().sub("a")
     publisher, reader = broker.client().connect(), broker.client().connect().sub("a")
     for _ in range(12):
-        if not broker.ours or (broker.shard_of(publisher) == broker.shard_of(slow)) == (same_shard or broker.workers == 1):
+        if not broker.ours or (broker.shard_of(publisher) == broker.shard_of(slow)) == (
+            same_shard or broker.workers == 1
+        ):
             break
         publisher = broker.client().connect()
     sent = 0

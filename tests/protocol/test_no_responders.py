@@ -14,9 +14,7 @@ OnShards = Callable[..., list[RawClient]]
 
 def no_responders(sid: object, inbox: str, subject: str) -> bytes:
     """A regular expression: from 2.12 the header names the subject asked."""
-    return (
-        rf"HMSG {inbox} {sid} (\d+) \1\r\nNATS/1\.0 503\r\n(Nats-Subject: {subject}\r\n)?\r\n\r\n".encode()
-    )
+    return rf"HMSG {inbox} {sid} (\d+) \1\r\nNATS/1\.0 503\r\n(Nats-Subject: {subject}\r\n)?\r\n\r\n".encode()
 
 
 @pytest.fixture
@@ -24,7 +22,9 @@ def asker(connect: Connect, subject: str) -> RawClient:
     return connect(headers=True, no_responders=True).sub(subject + ".inbox", 1)
 
 
-@pytest.mark.parametrize("verb", ["PUB {0} {0}.inbox 2\r\nok\r\n", "HPUB {0} {0}.inbox 12 14\r\nNATS/1.0\r\n\r\nok\r\n"])
+@pytest.mark.parametrize(
+    "verb", ["PUB {0} {0}.inbox 2\r\nok\r\n", "HPUB {0} {0}.inbox 12 14\r\nNATS/1.0\r\n\r\nok\r\n"]
+)
 def test_nobody_there(asker: RawClient, subject: str, verb: str) -> None:
     asker.send(verb.format(subject)).expect_re(no_responders(1, subject + ".inbox", subject))
     asker.expect_nothing()
@@ -32,7 +32,9 @@ def test_nobody_there(asker: RawClient, subject: str, verb: str) -> None:
 
 def test_wildcard_inbox(connect: Connect, subject: str) -> None:
     client = connect(headers=True, no_responders=True).sub(subject + ".inbox.*", 8)
-    client.pub(subject, "x", subject + ".inbox.77").expect_re(no_responders(8, subject + ".inbox.77", subject))
+    client.pub(subject, "x", subject + ".inbox.77").expect_re(
+        no_responders(8, subject + ".inbox.77", subject)
+    )
 
 
 def test_not_without_a_reply(asker: RawClient, subject: str) -> None:
@@ -76,7 +78,9 @@ def test_when_only_oneself_is_there_and_there_is_no_echo(connect: Connect, subje
 
 
 def test_jetstream_request_without_jetstream(asker: RawClient, subject: str) -> None:
-    asker.pub("$JS.API.INFO", "", subject + ".inbox").expect_re(no_responders(1, subject + ".inbox", r"\$JS\.API\.INFO"))
+    asker.pub("$JS.API.INFO", "", subject + ".inbox").expect_re(
+        no_responders(1, subject + ".inbox", r"\$JS\.API\.INFO")
+    )
 
 
 def test_requests_and_replies_over_shards(on_shards: OnShards, subject: str) -> None:

@@ -14,7 +14,9 @@ Start = Callable[..., Broker]
 IMPATIENT = 'ping_interval: "150ms"\nping_max: 2\n'
 
 
-@pytest.mark.parametrize("line", ["PING\r\n", "ping\r\n", "PiNg\r\n", "PING\n", "PING abc\r\n", "PING   \r\n"])
+@pytest.mark.parametrize(
+    "line", ["PING\r\n", "ping\r\n", "PiNg\r\n", "PING\n", "PING abc\r\n", "PING   \r\n"]
+)
 def test_ping_is_answered(connect: Connect, line: str) -> None:
     connect().send(line).expect("PONG\r\n").expect_nothing()
 

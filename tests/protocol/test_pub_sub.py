@@ -13,14 +13,18 @@ Connect = Callable[..., RawClient]
 OnShards = Callable[..., list[RawClient]]
 
 
-@pytest.mark.parametrize("payload", [b"", b"x", b"hello", b"PING\r\nPUB x 1\r\ny\r\n", bytes(range(256)), b"\r\n\r\n"])
+@pytest.mark.parametrize(
+    "payload", [b"", b"x", b"hello", b"PING\r\nPUB x 1\r\ny\r\n", bytes(range(256)), b"\r\n\r\n"]
+)
 @pytest.mark.parametrize("reply", ["", "inbox.1"])
 def test_to_oneself(connect: Connect, subject: str, payload: bytes, reply: str) -> None:
     client = connect().sub(subject, 7)
     client.pub(subject, payload, reply).expect(msg(subject, 7, payload, reply)).expect_nothing()
 
 
-@pytest.mark.parametrize("size", [1, 15, 16, 17, 1023, 2047, 2048, 2049, 4096, 65535, 65536, 262143, 262145, 1048576])
+@pytest.mark.parametrize(
+    "size", [1, 15, 16, 17, 1023, 2047, 2048, 2049, 4096, 65535, 65536, 262143, 262145, 1048576]
+)
 def test_sizes_to_every_shard(on_shards: OnShards, subject: str, size: int) -> None:
     """Each length of payload reaches subscribers on every shard unchanged, small ones right behind it."""
     clients = on_shards()
@@ -45,7 +49,9 @@ def test_every_pair_of_shards(on_shards: OnShards, subject: str) -> None:
 
 
 def test_each_matching_subscription_of_a_client_gets_a_copy(connect: Connect, subject: str) -> None:
-    client = connect().sub(subject + ".a", 1).sub(subject + ".*", 2).sub(subject + ".>", 3).sub(subject + ".a", 4)
+    client = (
+        connect().sub(subject + ".a", 1).sub(subject + ".*", 2).sub(subject + ".>", 3).sub(subject + ".a", 4)
+    )
     client.pub(subject + ".a", "x").expect_set(*(msg(subject + ".a", sid, "x") for sid in (1, 2, 3, 4)))
     client.expect_nothing()
 
@@ -68,7 +74,9 @@ def test_pong_comes_after_own_messages(connect: Connect, subject: str) -> None:
     client.expect(msg(subject, 1, "x") + b"PONG\r\n" + msg(subject, 1, "y") + b"PONG\r\n")
 
 
-def test_what_is_published_before_a_publishers_pong_comes_before_a_later_pong(on_shards: OnShards, subject: str) -> None:
+def test_what_is_published_before_a_publishers_pong_comes_before_a_later_pong(
+    on_shards: OnShards, subject: str
+) -> None:
     """nats-server queues a message for its receivers before it answers the publisher's PING."""
     clients = on_shards()
     for number in range(200):
@@ -130,7 +138,9 @@ def test_any_word_is_a_sid(on_shards: OnShards, subject: str, sid: str) -> None:
 
 def test_a_repeated_sid_changes_nothing(connect: Connect, subject: str) -> None:
     client = connect().sub(subject + ".a", 1).sub(subject + ".b", 1).sub(subject + ".a", 1, "q")
-    client.pub(subject + ".b", "x").pub(subject + ".a", "y").expect(msg(subject + ".a", 1, "y")).expect_nothing()
+    client.pub(subject + ".b", "x").pub(subject + ".a", "y").expect(
+        msg(subject + ".a", 1, "y")
+    ).expect_nothing()
 
 
 def test_a_closed_subscriber_is_forgotten(connect: Connect, subject: str) -> None:
@@ -140,7 +150,9 @@ def test_a_closed_subscriber_is_forgotten(connect: Connect, subject: str) -> Non
     client.pub(subject, "x").expect(msg(subject, 2, "x")).expect_nothing()
 
 
-def test_a_publisher_that_leaves_at_once_loses_nothing(connect: Connect, on_shards: OnShards, subject: str) -> None:
+def test_a_publisher_that_leaves_at_once_loses_nothing(
+    connect: Connect, on_shards: OnShards, subject: str
+) -> None:
     receivers = on_shards()
     for client in receivers:
         client.sub(subject)

@@ -12,7 +12,7 @@ OnShards = Callable[..., list[RawClient]]
 
 
 def drained(clients: list[RawClient], publisher: RawClient, mark: str) -> list[list[tuple[str, str, bytes]]]:
-    """What each client has got of all that `publisher` sent so far: up to a mark that follows it, in order."""
+    """What each client has got of all that `publisher` sent so far: up to a mark that follows it."""
     found = []
     for client in clients:
         client.send(f"SUB {mark} {mark}\r\nPING\r\n")
@@ -64,7 +64,9 @@ def test_groups_and_plain_subscriptions_beside_each_other(on_shards: OnShards, s
         client.sub(subject + ".a", f"g1-{number}", "g1").sub(subject + ".*", f"g2-{number}", "g2")
         client.sub(subject + ".>", f"p-{number}")
     clients[0].send(b"".join(pub(subject + ".a", str(i)) for i in range(300)))
-    got = [m for part in drained(clients, clients[0], subject + "end") for m in part if m[0] == subject + ".a"]
+    got = [
+        m for part in drained(clients, clients[0], subject + "end") for m in part if m[0] == subject + ".a"
+    ]
     per_kind = Counter((sid[:2], payload) for _, sid, payload in got)
     for i in range(300):
         payload = str(i).encode()
@@ -79,11 +81,15 @@ def test_a_group_is_its_name_whatever_the_pattern(on_shards: OnShards, subject: 
         client.sub(subject + pattern, 1, "g")
     clients[0].send(b"".join(pub(subject + ".a", str(i)) for i in range(300)))
     got = drained(clients, clients[0], subject + "end")
-    assert Counter(payload for part in got for _, _, payload in part) == {str(i).encode(): 1 for i in range(300)}
+    assert Counter(payload for part in got for _, _, payload in part) == {
+        str(i).encode(): 1 for i in range(300)
+    }
     assert all(len(part) > 50 for part in got), [len(part) for part in got]
 
 
-def test_a_member_that_unsubscribes_or_leaves_gets_none(on_shards: OnShards, connect: Connect, subject: str) -> None:
+def test_a_member_that_unsubscribes_or_leaves_gets_none(
+    on_shards: OnShards, connect: Connect, subject: str
+) -> None:
     members, publisher = on_shards(), connect()
     for client in members:
         client.sub(subject, 1, "g")

@@ -52,7 +52,7 @@ def test_split_at_every_byte(broker: Broker, subject: str, tail: str) -> None:
         clients = {at: broker.client() for at in names}
         for at, client in clients.items():
             client.send(conversation(names[at], tail)[:at])
-        wait_until(lambda c=list(clients.values()): broker.has_read(c), "the first parts to be read")  # type: ignore[misc]
+        wait_until(lambda c=clients: broker.has_read(c.values()), "the first parts to be read")  # type: ignore[misc]
         for at, client in clients.items():
             client.send(conversation(names[at], tail)[at:])
         for at, client in clients.items():

@@ -86,7 +86,10 @@ def test_random_patterns_against_a_model(on_shards: OnShards, subject: str) -> N
             got += client.messages_until(mark)
         found = sorted((name, int(sid)) for name, sid, _ in got)
         wanted = sorted(
-            (f"{subject}.{'.'.join(name)}", sid) for name in names for sid, pattern in enumerate(own) if matches(pattern, name)
+            (f"{subject}.{'.'.join(name)}", sid)
+            for name in names
+            for sid, pattern in enumerate(own)
+            if matches(pattern, name)
         )
         assert found == wanted
 

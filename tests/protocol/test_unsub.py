@@ -71,7 +71,9 @@ def test_unknown_sid_is_no_error(connect: Connect) -> None:
 
 def test_sid_is_free_again(connect: Connect, subject: str) -> None:
     client = connect().sub(subject + ".a").send("UNSUB 1\r\n").sub(subject + ".b")
-    client.pub(subject + ".a", "x").pub(subject + ".b", "y").expect(msg(subject + ".b", 1, "y")).expect_nothing()
+    client.pub(subject + ".a", "x").pub(subject + ".b", "y").expect(
+        msg(subject + ".b", 1, "y")
+    ).expect_nothing()
 
 
 def test_leaves_the_same_sid_of_others_alone(on_shards: OnShards, subject: str) -> None:
@@ -102,7 +104,12 @@ def test_flood_of_subscriptions_that_come_and_go(on_shards: OnShards, subject: s
     clients = on_shards()
     for client in clients:
         client.sub(subject + ".keep", "keep")
-        client.send("".join(f"SUB {subject}.{i % 40} {i}\r\nUNSUB {i}\r\nSUB {subject}.*.{i} w{i}\r\nUNSUB w{i}\r\n" for i in range(3000)))
+        client.send(
+            "".join(
+                f"SUB {subject}.{i % 40} {i}\r\nUNSUB {i}\r\nSUB {subject}.*.{i} w{i}\r\nUNSUB w{i}\r\n"
+                for i in range(3000)
+            )
+        )
         client.flush()
     for client in clients:
         client.send(b"".join(pub(f"{subject}.{i}", "x") + pub(f"{subject}.a.{i}", "x") for i in range(40)))

@@ -1,4 +1,7 @@
-"""+OK in verbose mode, subject checks in pedantic mode. Source: client.go, test/verbose_test.go, pedantic_test.go."""
+"""+OK in verbose mode, subject checks in pedantic mode.
+
+Source: client.go, test/verbose_test.go, pedantic_test.go.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,14 @@ BAD_SUBJECTS = ["{}.", ".{}", "{}..b", ".{}.", "{}.>.b", "{}.*..b"]
 
 def test_each_verb_is_answered_once(connect: Connect, subject: str) -> None:
     client = connect(verbose=True)
-    for line in (f"SUB {subject} 1\r\n", f"SUB {subject} 1\r\n", f"PUB {subject}x 1\r\nx\r\n", "UNSUB 1 5\r\n", "UNSUB 1\r\n", "UNSUB 9\r\n"):
+    for line in (
+        f"SUB {subject} 1\r\n",
+        f"SUB {subject} 1\r\n",
+        f"PUB {subject}x 1\r\nx\r\n",
+        "UNSUB 1 5\r\n",
+        "UNSUB 1\r\n",
+        "UNSUB 9\r\n",
+    ):
         client.send(line).expect(OK)
     client.send('CONNECT {"verbose":true}\r\n').expect(OK)
     client.send("PONG\r\n").flush()
@@ -47,7 +57,11 @@ def test_refusals_have_no_ok(connect: Connect) -> None:
 @pytest.mark.parametrize("form", BAD_SUBJECTS)
 def test_bad_sub(connect: Connect, subject: str, form: str, pedantic: bool) -> None:
     """SUB is checked in either mode; the connection stays and the sid is free."""
-    client = connect(pedantic=pedantic).send(f"SUB {form.format(subject)} 1\r\n").expect("-ERR 'Invalid Subject'\r\n")
+    client = (
+        connect(pedantic=pedantic)
+        .send(f"SUB {form.format(subject)} 1\r\n")
+        .expect("-ERR 'Invalid Subject'\r\n")
+    )
     client.sub(subject, 1).pub(subject, "x").expect(msg(subject, 1, "x"))
 
 

@@ -25,7 +25,7 @@ class Silent:
 
 
 def load_of(queue: str, members: int = 1, sent: int = 10) -> tuple[Load, list[Subscription]]:
-    """One publisher of `sent` messages; subscriptions confirmed after the third, each with all it must have."""
+    """One publisher of `sent` messages; subscriptions confirmed after the third, with all they must have."""
     load = Load(cast(Swarm, SimpleNamespace(problems=[])), ["a"])
     connection = cast(Connection, Silent())
     publisher = Publisher(load, connection)

@@ -38,11 +38,13 @@ def swarm(tmp_path: Path) -> Iterator[Start]:
 
 def random_pattern(rng: random.Random) -> str:
     first, second = str(rng.randrange(4)), str(rng.randrange(10))
-    return rng.choice([f"s.{first}.{second}"] * 3 + [f"s.*.{second}", f"s.{first}.*", f"s.{first}.>", "s.*.*", "s.>"])
+    return rng.choice(
+        [f"s.{first}.{second}"] * 3 + [f"s.*.{second}", f"s.{first}.*", f"s.{first}.>", "s.*.*", "s.>"]
+    )
 
 
 def run(swarm: Swarm, seed: int, *, steps: int, sizes: list[int], stop: bool = False) -> Load:
-    """Publish, subscribe, unsubscribe, open and close at random; `stop` halts one shard for a second meanwhile."""
+    """Publish, subscribe, unsubscribe, open and close at random; `stop` halts one shard for a second."""
     rng = random.Random(seed)
     load = Load(swarm, [f"s.{i}.{j}" for i in range(4) for j in range(10)])
     broker = swarm.broker
@@ -158,13 +160,15 @@ def test_fairness(swarm: Start, shards: int, layout: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("inbox", ["new", "shared"])
 def test_requests_never_lose_their_reply(swarm: Start, shards: int, seed: int, inbox: str) -> None:
-    """Requesters and services on all shards, a subscription per request or one wildcard; no 503, one reply each."""
+    """Requesters and services on all shards, an inbox per request or one wildcard; no 503, one reply each."""
     instance = swarm(shards, "--ring-size", "16KiB")
     rng = random.Random(seed)
     services = covering(instance, 2 * shards + 1)
     for number, service in enumerate(services):
 
-        def answer(sid: int, subject: bytes, reply: bytes | None, payload: bytes, to: Connection = service) -> None:
+        def answer(
+            sid: int, subject: bytes, reply: bytes | None, payload: bytes, to: Connection = service
+        ) -> None:
             to.send(b"PUB %s %d\r\n%s\r\n" % (reply, len(payload), payload))
 
         service.on_message = answer
@@ -197,7 +201,11 @@ def test_requests_never_lose_their_reply(swarm: Start, shards: int, seed: int, i
         askers[number].send(b"PUB svc.%d %s %d\r\n%s\r\n" % (rng.randrange(3), reply, len(token), token))
         if request % 8 == 0:
             instance.pump()
-        instance.pump_until(lambda: len(open_requests) < 100, f"replies; open are {sorted(open_requests)[:5]}")
-    instance.pump_until(lambda: not open_requests, f"the last replies, seed {seed}: {sorted(open_requests)[:5]}")
+        instance.pump_until(
+            lambda: len(open_requests) < 100, f"replies; open are {sorted(open_requests)[:5]}"
+        )
+    instance.pump_until(
+        lambda: not open_requests, f"the last replies, seed {seed}: {sorted(open_requests)[:5]}"
+    )
     instance.flush(askers)
     assert len(answered) == total and not instance.problems, instance.problems[:5]
