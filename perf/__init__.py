@@ -1,1 +1,1 @@
-"""Benchmarks: how fast the broker is, beside other NATS servers on the same machine. Not part of the package."""
+"""Benchmarks: how fast the broker is, beside other NATS servers here. Not part of the package."""

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from perf.load import LoadError
 from perf.load.connect import wait_for_info
@@ -56,8 +56,7 @@ def command(spec: str, port: int) -> list[str]:
     first, *rest = shlex.split(spec)
     if first.partition(":")[0] == "shardbroker":
         workers = first.partition(":")[2] or "auto"
-        main = "import sys; from shardbroker.cli.main import main; sys.exit(main())"
-        return [sys.executable, "-c", main, "--workers", workers, "-a", HOST, "-p", str(port), *rest]
+        return [sys.executable, "-m", "shardbroker", "--workers", workers, "-a", HOST, "-p", str(port), *rest]
     if "{port}" in given:
         return [word.replace("{port}", str(port)) for word in shlex.split(given)]
     program, *rest = shlex.split(given) if given and " " not in name else [find_nats_server() or "", *rest]
@@ -133,8 +132,12 @@ class Server:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         began = time.monotonic()
         self._process = subprocess.Popen(
-            command(self.spec, self.port), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-            cwd=tempfile.gettempdir(), env=environment,
+            command(self.spec, self.port),
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            cwd=tempfile.gettempdir(),
+            env=environment,
         )
         try:
             ready, self.info = wait_for_info(HOST, self.port, self.check_alive, START_SECONDS_MAX)
@@ -144,7 +147,9 @@ class Server:
         self.start_seconds = ready - began
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def check_alive(self) -> None:

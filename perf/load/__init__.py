@@ -1,10 +1,10 @@
-"""The load generator: compiled loops (generator, calls, churn), connections, and the table of loads (shapes)."""
+"""The load generator: compiled loops (generator, calls, churn), connections, the table of loads (shapes)."""
 
 _DIGITS = b"abcdefghijklmnopqrstuvwxyz234567"
 
 
 class LoadError(Exception):
-    """The server did not do what the load demands: a message lost, doubled, swapped or changed, or no progress."""
+    """The server did not do what was asked: a message lost, doubled, swapped or changed, or no progress."""
 
 
 def index_text(index: int) -> bytes:

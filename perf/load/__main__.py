@@ -1,4 +1,7 @@
-"""One load on one server: `python -m perf.load 1x1_16 --server nats-server`, or `--port 4222 --pid N` for a running one."""
+"""One load on one server: `python -m perf.load 1x1_16 --server nats-server`.
+
+Or `--port 4222 --pid N` for a running one. One line of JSON for each load.
+"""
 
 from __future__ import annotations
 
@@ -19,14 +22,23 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=4222)
     parser.add_argument("--pid", type=int, default=0, help="of a running server, for CPU and memory")
     parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--threads", type=int, default=1, help="of the generator; 2 parts publishers and subscribers")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of the generator; 2 parts publishers and subscribers"
+    )
     parser.add_argument("--messages", type=int, default=2**62, help="per publisher at most")
     given = parser.parse_args()
     for name in given.loads:
         with ExitStack() as stack:
             server = stack.enter_context(Server(given.server)) if given.server else None
-            target = Target(given.host, server.port if server else given.port, server, given.pid, given.seconds,
-                            given.threads, given.messages)
+            target = Target(
+                given.host,
+                server.port if server else given.port,
+                server,
+                given.pid,
+                given.seconds,
+                given.threads,
+                given.messages,
+            )
             figures = {"load": name, **run(name, target)}
         print(orjson.dumps(figures).decode())
 

@@ -3,8 +3,8 @@
 
     [requester] --PUB svc _INBOX.n--> [ server ] --MSG--> [responder]
          ^------------MSG _INBOX.n--- [ server ] <--PUB _INBOX.n----+     unit: one round trip
-Each requester holds one wildcard subscription `_INBOX.<four letters>.*`, as client libraries do, and every request
-has a new reply subject under it.
+Each requester holds one wildcard subscription `_INBOX.<four letters>.*`, as client libraries do, and every
+request has a new reply subject under it.
 """
 
 from libc.errno cimport EAGAIN, errno
@@ -63,7 +63,8 @@ cdef enum:
 
 
 cdef int calls_fail(calls* c, const char* what, const char* text, size_t text_bytes) noexcept nogil:
-    snprintf(c.reason, REASON_BYTES, b"%s: '%.*s'", what, <int>(text_bytes if text_bytes < 200 else 200), text)
+    cdef int shown = <int>(text_bytes if text_bytes < 200 else 200)
+    snprintf(c.reason, REASON_BYTES, b"%s: '%.*s'", what, shown, text)
     return -1
 
 
@@ -198,7 +199,8 @@ cdef int send_all(calls* c, int fd, const char* data, size_t count) noexcept nog
     return 0
 
 
-cdef int run_calls(calls* c, caller* a, int responder, char* carry, char* out, uint32_t* samples) noexcept nogil:
+cdef int run_calls(calls* c, caller* a, int responder, char* carry, char* out,
+                   uint32_t* samples) noexcept nogil:
     cdef epoll_event events[EVENTS_MAX]
     cdef int epoll = epoll_create1(0), i, j, n, number
     cdef size_t carried = 0
@@ -243,8 +245,8 @@ cdef int run_calls(calls* c, caller* a, int responder, char* carry, char* out, u
 def request_reply(requesters, int responder, *, double seconds, int in_flight=1, int payload_bytes=16):
     """Round trips for `seconds` with `in_flight` requests on each requester; the responder echoes.
 
-    requesters: descriptors, number i subscribed (sid 1) to `_INBOX.<index_text(i)>.*`; responder: subscribed (sid 1)
-    to `load.service`. Returns answered, seconds and latencies_ns (a bytes object of uint32).
+    requesters: descriptors, number i subscribed (sid 1) to `_INBOX.<index_text(i)>.*`; responder:
+    subscribed (sid 1) to `load.service`. Returns answered, seconds, latencies_ns (bytes of uint32).
     """
     cdef calls c
     cdef caller* a
@@ -254,7 +256,8 @@ def request_reply(requesters, int responder, *, double seconds, int in_flight=1,
     cdef bytes text, size = b"%d\r\n" % payload_bytes
     cdef int result, i
     cdef int64_t started_ns
-    if not 1 <= in_flight <= 64 or not 16 <= payload_bytes <= 1024 or in_flight * (payload_bytes + 64) > LINE_MAX:
+    if (not 1 <= in_flight <= 64 or not 16 <= payload_bytes <= 1024
+            or in_flight * (payload_bytes + 64) > LINE_MAX):
         raise ValueError("in_flight or payload_bytes out of range")
     memset(&c, 0, sizeof(c))
     c.callers = len(requesters)

@@ -31,7 +31,8 @@ cdef struct life:
     char text[LINE_MAX]
 
 
-cdef int life_begin(life* one, int epoll, int number, uint32_t host, uint16_t port, uint32_t source) noexcept nogil:
+cdef int life_begin(life* one, int epoll, int number, uint32_t host, uint16_t port,
+                    uint32_t source) noexcept nogil:
     one.fd = load_dial(host, port, source)
     if one.fd < 0:
         return -1
@@ -42,8 +43,8 @@ cdef int life_begin(life* one, int epoll, int number, uint32_t host, uint16_t po
 
 
 cdef int run_churn(life* lives, int width, uint32_t host, uint16_t port, bint loopback, int64_t deadline_ns,
-                   const char* hello, size_t hello_bytes, uint64_t* done, uint32_t* samples, uint64_t samples_max,
-                   char* reason) noexcept nogil:
+                   const char* hello, size_t hello_bytes, uint64_t* done, uint32_t* samples,
+                   uint64_t samples_max, char* reason) noexcept nogil:
     cdef epoll_event events[EVENTS_MAX]
     cdef int epoll = epoll_create1(0), i, n, living = 0, result = 0
     cdef uint32_t turn = 0
@@ -67,7 +68,8 @@ cdef int run_churn(life* lives, int width, uint32_t host, uint16_t port, bint lo
             one = &lives[events[i].data.u64]
             got = recv(one.fd, one.text + one.have, LINE_MAX - 1 - one.have, MSG_DONTWAIT)
             if got <= 0:
-                snprintf(reason, REASON_BYTES, b"closed by the server: %s '%.*s'", strerror(errno if got < 0 else 0),
+                snprintf(reason, REASON_BYTES, b"closed by the server: %s '%.*s'",
+                         strerror(errno if got < 0 else 0),
                          <int>(one.have if one.have < 200 else 200), one.text)
                 result = -1
                 break
@@ -108,7 +110,7 @@ cdef int run_churn(life* lives, int width, uint32_t host, uint16_t port, bint lo
             if now >= deadline_ns:
                 living -= 1
             else:
-                if life_begin(one, epoll, <int>events[i].data.u64, host, port, source_of(host, loopback, turn)):
+                if life_begin(one, epoll, <int>(one - lives), host, port, source_of(host, loopback, turn)):
                     snprintf(reason, REASON_BYTES, b"connect: %s", strerror(errno))
                     result = -1
                     break
@@ -154,8 +156,9 @@ def churn(bytes host, int port, *, double seconds, int width, bytes hello):
             raise MemoryError
         started_ns = load_now()
         with nogil:
-            result = run_churn(lives, width, address, network_port, loopback, started_ns + <int64_t>(seconds * 1e9),
-                               text, text_bytes, &done, samples, samples_max, reason)
+            result = run_churn(lives, width, address, network_port, loopback,
+                               started_ns + <int64_t>(seconds * 1e9), text, text_bytes, &done, samples,
+                               samples_max, reason)
         if result:
             raise LoadError(reason.decode("utf-8", "backslashreplace"))
         return {"connections": done, "seconds": (load_now() - started_ns) / 1e9,

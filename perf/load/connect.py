@@ -1,9 +1,10 @@
-"""Connections for the load generator: everything before and after the measured part, in plain blocking Python."""
+"""Connections for the load generator: all before and after the measured part, in blocking Python."""
 
 from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
@@ -12,8 +13,14 @@ import orjson
 from perf.load import LoadError
 
 OPTIONS = {
-    "verbose": False, "pedantic": False, "echo": True, "headers": True, "no_responders": True, "protocol": 1,
-    "lang": "perf", "version": "1",
+    "verbose": False,
+    "pedantic": False,
+    "echo": True,
+    "headers": True,
+    "no_responders": True,
+    "protocol": 1,
+    "lang": "perf",
+    "version": "1",
 }
 
 
@@ -25,7 +32,9 @@ def hello(name: str = "load") -> bytes:
 class Connection:
     """One client connection that has been greeted; non-blocking once `fd` is handed to a compiled loop."""
 
-    def __init__(self, host: str, port: int, *, name: str = "load", source: str = "", timeout_seconds: float = 20.0):
+    def __init__(
+        self, host: str, port: int, *, name: str = "load", source: str = "", timeout_seconds: float = 20.0
+    ) -> None:
         self._timeout_seconds = timeout_seconds
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_seconds)
@@ -69,7 +78,9 @@ class Connection:
     def __enter__(self) -> Connection:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _line(self) -> bytes:
@@ -89,7 +100,9 @@ class Connection:
                 raise LoadError(f"PONG was awaited, got {line[:200]!r}")
 
 
-def wait_for_info(host: str, port: int, alive: Any, timeout_seconds: float) -> tuple[float, dict[str, Any]]:
+def wait_for_info(
+    host: str, port: int, alive: Callable[[], None], timeout_seconds: float
+) -> tuple[float, dict[str, Any]]:
     """Try until a server on host:port sends INFO. When that was (time.monotonic()) and what it said.
 
     alive: called between attempts; raises when waiting has no sense any more.

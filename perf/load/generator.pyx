@@ -6,19 +6,19 @@
     [publisher 1] --PUB--+--> [ server under test ] ---+--MSG--> [subscriber 1]
     [SUB writer ] --SUB--+                             +--MSG--> ...
 
-A *flow* is a connection that writes as fast as TCP takes it: PUB frames (or SUB lines), then PING, and it is done when
-the PONG is back. A *sink* is a connection that is subscribed and checks each message it gets. Flows and sinks are dealt
-to *groups*; each group is one thread with its own epoll (`Stream.run`, called once per group, releases the GIL), so the
-whole load can run in one thread on a machine with two cores.
+A *flow* is a connection that writes as fast as TCP takes it: PUB frames (or SUB lines), then PING, and it
+is done when the PONG is back. A *sink* is a connection that is subscribed and checks each message it gets.
+Flows and sinks are dealt to *groups*; each group is one thread with its own epoll (`Stream.run`, called
+once per group, releases the GIL), so the whole load can run in one thread on a machine with two cores.
 
-Every payload starts with a 16-byte stamp {sequence, subject index, publisher, mark}, and when it has 24 bytes or more
-it ends with the sequence again. From it a sink checks: each publisher's sequence has no hole, no repetition and no
-swap; the subject, sid and length in the header are those of the stamp; the last bytes are the message's own. Any
-difference ends the run with the offending text (`LoadError`).
+Every payload starts with a 16-byte stamp {sequence, subject index, publisher, mark}, and when it has 24
+bytes or more it ends with the sequence again. From it a sink checks: each publisher's sequence has no hole,
+no repetition and no swap; the subject, sid and length in the header are those of the stamp; the last bytes
+are the message's own. Any difference ends the run with the offending text (`LoadError`).
 
-Units: times in ns of CLOCK_MONOTONIC, sizes in bytes. Connections arrive here as non-blocking descriptors on which
-INFO/CONNECT/SUB/PONG are over (`perf.load.connect`); their owner closes them. Memory is allocated in the constructors,
-never in the loops.
+Units: times in ns of CLOCK_MONOTONIC, sizes in bytes. Connections arrive here as non-blocking descriptors
+on which INFO/CONNECT/SUB/PONG are over (`perf.load.connect`); their owner closes them. Memory is allocated
+in the constructors, never in the loops.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno
@@ -87,7 +87,7 @@ cdef struct run:
     int kind                 # FRAMES_PUB, FRAMES_SUB
     bint indexed             # subjects end in a four-letter index
     bint sid_per_subject     # sid = index + 1 (one literal subscription each); else sid 1
-    bint exact               # every sink gets every message (else: each message goes to one sink: queue group)
+    bint exact               # every sink gets every message (else one sink does: queue group)
     uint32_t subjects
     uint32_t step            # subject of the next frame = (subject + step) mod subjects
     uint32_t payload
@@ -216,7 +216,7 @@ cdef int flow_write(run* r, flow* f, int epoll, int number) noexcept nogil:
 
 
 cdef int flow_line(run* r, flow* f, const char* line, size_t n) noexcept nogil:
-    if line[0] == b'P' and line[1] == b'I':         # PING; the answer goes with the next batch (or at once, see read)
+    if line[0] == b'P' and line[1] == b'I':         # PING: the answer goes with the next batch
         f.pong_owed = 1
     elif line[0] == b'P' and line[1] == b'O':
         if f.state != FLUSHING:
@@ -261,7 +261,7 @@ cdef int flow_read(run* r, flow* f) noexcept nogil:
 
 
 cdef ssize_t sink_frames(run* r, sink* s, group_line* line, char* data, size_t count) noexcept nogil:
-    """Check the frames in data[0:count]. How many bytes were whole frames and lines, or -1 when the run has failed."""
+    """Check the frames in data[0:count]. Bytes of whole frames and lines, or -1: the run failed."""
     cdef char* at = data
     cdef char* stop = data + count
     cdef char* body
@@ -284,7 +284,7 @@ cdef ssize_t sink_frames(run* r, sink* s, group_line* line, char* data, size_t c
                     return fail(r, b"subject", at, stop - at)
                 body += 5
                 sid = 0
-                while 48 <= body[0] <= 57 and sid <= 99999999:   # stays inside frame_least: a payload has 16 bytes
+                while 48 <= body[0] <= 57 and sid <= 99999999:   # 9 bytes at most: inside frame_least
                     sid = sid * 10 + <uint64_t>(body[0] - 48)
                     body += 1
                 if body[0] != 32 or sid != (<uint64_t>index + 1 if r.sid_per_subject else 1):
@@ -304,7 +304,7 @@ cdef ssize_t sink_frames(run* r, sink* s, group_line* line, char* data, size_t c
             wanted = s.next[stamp.publisher]
             if stamp.sequence != wanted and (r.exact or stamp.sequence < wanted):
                 if not load_get(&r.failed):
-                    snprintf(r.reason, REASON_BYTES, b"order: publisher %u, message %llu where %llu was due (sink %d)",
+                    snprintf(r.reason, REASON_BYTES, b"order: publisher %u, message %llu came, %llu was due: sink %d",
                              <unsigned int>stamp.publisher, <unsigned long long>stamp.sequence,
                              <unsigned long long>wanted, <int>(s - r.sink))
                     load_set(&r.failed, 1)
@@ -393,7 +393,7 @@ cdef int run_group(run* r, int group, char* buffer) noexcept nogil:
             result = fail_errno(r, b"epoll_wait")
             break
         moved = 0
-        for i in range(n):                          # deliveries first: what is read here is what the server need not keep
+        for i in range(n):              # deliveries first: what is read here the server need not keep
             number = <int>events[i].data.u64
             if number >= r.flows:
                 result = sink_read(r, &r.sink[number - r.flows], &r.line_of[group], buffer)
@@ -422,7 +422,8 @@ cdef int run_group(run* r, int group, char* buffer) noexcept nogil:
             progress_ns = load_now()
         elif load_now() - progress_ns > STALL_NS:
             if not load_get(&r.failed):
-                snprintf(r.reason, REASON_BYTES, b"no progress: %llu of %llu deliveries, %llu of %d publishers finished",
+                snprintf(r.reason, REASON_BYTES,
+                         b"no progress: %llu of %llu deliveries, %llu of %d publishers finished",
                          <unsigned long long>received_by_all(r), <unsigned long long>(r.published * r.copies),
                          <unsigned long long>load_get(&r.flows_finished), r.flows)
                 load_set(&r.failed, 1)
@@ -435,19 +436,20 @@ cdef int run_group(run* r, int group, char* buffer) noexcept nogil:
 cdef class Stream:
     """One load of flows and sinks; see the module's picture. Made, `run` once per group, read with `result`.
 
-    flows, sinks: descriptors. subject: whole, or the part before the four letters when subjects > 1 (or `indexed`).
+    flows, sinks: descriptors. subject: whole, or the part before the four letters when subjects > 1 (or
+    `indexed`).
     copies: deliveries per message (sinks if exact; 1 for one queue group; 0 without sinks).
-    limit: frames per flow at most. payload_bytes: 16 or more. groups: threads; `split` puts the flows into one half of
-    them and the sinks into the other.
+    limit: frames per flow at most. payload_bytes: 16 or more. groups: threads; of two or more, one half gets
+    the flows and the other the sinks.
     """
     cdef run* r
     cdef char* buffers[GROUPS_MAX]
     cdef readonly int groups
     cdef int64_t started_ns
 
-    def __cinit__(self, flows, sinks, *, bytes subject, int payload_bytes=16, int subjects=1, bint indexed=False,
-                  bint wildcard=False, bint exact=True, uint64_t copies=0, uint64_t limit=2 ** 62, int groups=1,
-                  bint subscribe=False, int step=1):
+    def __cinit__(self, flows, sinks, *, bytes subject, int payload_bytes=16, int subjects=1,
+                  bint indexed=False, bint wildcard=False, bint exact=True, uint64_t copies=0,
+                  uint64_t limit=2 ** 62, int groups=1, bint subscribe=False, int step=1):
         cdef int i, j
         cdef flow* f
         cdef run* r

@@ -1,4 +1,4 @@
-/* What every part of the load generator needs of the system: clock, atomics, epoll, dialling, subject numbers. */
+/* What every part of the load generator needs of the system: clock, atomics, epoll, dial, subject numbers. */
 #ifndef LOAD_NET_H
 #define LOAD_NET_H
 
@@ -59,8 +59,8 @@ static int load_dial(uint32_t host, uint16_t port, uint32_t source) {
     return fd;
 }
 
-/* An indexed subject ends in four letters, a number to base 32 (32^4 > 1M). Two digits at once, as they lie in
-   memory, and back; filled by load_digits(), which every module calls when it is imported. */
+/* An indexed subject ends in four letters, a number to base 32 (32^4 > 1M). Two digits at once, as they lie
+   in memory, and back; filled by load_digits(), which every module calls when it is imported. */
 static uint16_t load_pair_text[1024];
 static uint8_t load_digit_value[256];
 

@@ -1,4 +1,4 @@
-"""The table of loads. Each is a shape of connections, its unit, and what is checked; `run(name, target)` does one.
+"""The table of loads. Each is a shape of connections and its unit; `run(name, target)` does one.
 
     pub_only_16            [P] --> server                                   nobody listens
     1x1_N                  [P] --> server --> [S]                           N bytes
@@ -21,9 +21,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +34,9 @@ from perf.servers import Server, cpu_seconds, memory_bytes, processes
 
 MILLION = 1_000_000
 IDLE_CONNECTIONS = 5000
-IDLE_CONNECTIONS_FIRST = 200      # before the first look at the memory, so that what a server allocates once is in it
+IDLE_CONNECTIONS_FIRST = (
+    200  # before the first look at the memory, so that what a server allocates once is in it
+)
 CHURN_WIDTH = 8
 
 Result = dict[str, Any]
@@ -51,7 +52,7 @@ class Target:
     pid: int = 0
     seconds: float = 2.0
     threads: int = 1
-    messages: int = 2**62           # frames per publisher at most (streams only)
+    messages: int = 2**62  # frames per publisher at most (streams only)
     measured: dict[str, float] = field(default_factory=dict)
 
     def pids(self) -> list[int]:
@@ -126,7 +127,13 @@ def run_stream(target: Target, stream: generator.Stream, seconds: float) -> Resu
 
 
 def stream(
-    payload_bytes: int, publishers: int, subscribers: int, *, subjects: int = 1, wildcard: bool = False, queue: bool = False,
+    payload_bytes: int,
+    publishers: int,
+    subscribers: int,
+    *,
+    subjects: int = 1,
+    wildcard: bool = False,
+    queue: bool = False,
 ) -> Callable[[Target], Result]:
     """A load of publishers and subscribers. queue: the subscribers are one group."""
 
@@ -143,17 +150,29 @@ def stream(
                     sink.subscribe(b"load.topic workers 1" if queue else b"load.topic 1")
             flows = target.connect(stack, publishers, "publisher")
             made = generator.Stream(
-                [flow.fd for flow in flows], [sink.fd for sink in sinks], subject=subject, payload_bytes=payload_bytes,
-                subjects=subjects, step=coprime_step(subjects), wildcard=wildcard, exact=not queue,
-                copies=1 if queue else subscribers, limit=target.messages,
+                [flow.fd for flow in flows],
+                [sink.fd for sink in sinks],
+                subject=subject,
+                payload_bytes=payload_bytes,
+                subjects=subjects,
+                step=coprime_step(subjects),
+                wildcard=wildcard,
+                exact=not queue,
+                copies=1 if queue else subscribers,
+                limit=target.messages,
                 groups=min(target.threads, publishers + subscribers) if subscribers else 1,
             )
             figures = run_stream(target, made, target.seconds)
             for connection in (*sinks, *flows):
                 connection.silent()
         count = figures["received"] if subscribers else figures["published"]
-        result = {"count": count, "seconds": figures["seconds"], "rate": count / figures["seconds"],
-                  "published": figures["published"], "bytes_per_second": count * payload_bytes / figures["seconds"]}
+        result = {
+            "count": count,
+            "seconds": figures["seconds"],
+            "rate": count / figures["seconds"],
+            "published": figures["published"],
+            "bytes_per_second": count * payload_bytes / figures["seconds"],
+        }
         if queue:
             result["balance"] = max(figures["per_sink"]) / max(min(figures["per_sink"]), 1)
         return result
@@ -182,8 +201,15 @@ def subscriptions(held: int, spread: bool) -> Callable[[Target], Result]:
                 sink.subscribe(b"load.topic.%s 1" % index_text(0))
             [flow] = target.connect(stack, 1, "publisher")
             made = generator.Stream(
-                [flow.fd], [sink.fd], subject=b"load.topic.", subjects=held if spread else 1, indexed=True, copies=1,
-                step=coprime_step(held) if spread else 1, limit=target.messages, groups=min(target.threads, 2),
+                [flow.fd],
+                [sink.fd],
+                subject=b"load.topic.",
+                subjects=held if spread else 1,
+                indexed=True,
+                copies=1,
+                step=coprime_step(held) if spread else 1,
+                limit=target.messages,
+                groups=min(target.threads, 2),
             )
             figures = run_stream(target, made, target.seconds)
             sink.silent()
@@ -196,8 +222,13 @@ def subscriptions(held: int, spread: bool) -> Callable[[Target], Result]:
 def subscribe_all(target: Target, connections: list[Connection], prefix: bytes, count: int) -> Result:
     """`count` literal SUBs over the connections, as fast as they go; figures of the stream."""
     made = generator.Stream(
-        [connection.fd for connection in connections], [], subject=prefix, subjects=count, indexed=True,
-        limit=count // len(connections), subscribe=True,
+        [connection.fd for connection in connections],
+        [],
+        subject=prefix,
+        subjects=count,
+        indexed=True,
+        limit=count // len(connections),
+        subscribe=True,
     )
     return run_stream(target, made, 1e9)
 
@@ -210,8 +241,12 @@ def subscribe(connections: int, count: int = MILLION) -> Callable[[Target], Resu
             figures = subscribe_all(target, owners, b"load.topic.", count)
             after = target.memory()
         done = figures["published"]
-        return {"count": done, "seconds": figures["seconds"], "rate": done / figures["seconds"],
-                "bytes_each": (after["pss_bytes"] - before["pss_bytes"]) / done}
+        return {
+            "count": done,
+            "seconds": figures["seconds"],
+            "rate": done / figures["seconds"],
+            "bytes_each": (after["pss_bytes"] - before["pss_bytes"]) / done,
+        }
 
     return load
 
@@ -236,23 +271,40 @@ def request_reply(requesters: int, in_flight: int) -> Callable[[Target], Result]
             responder.subscribe(b"load.service 1")
             with target.meter():
                 figures = calls.request_reply(
-                    [caller.fd for caller in callers], responder.fd, seconds=target.seconds, in_flight=in_flight)
+                    [caller.fd for caller in callers],
+                    responder.fd,
+                    seconds=target.seconds,
+                    in_flight=in_flight,
+                )
             for connection in (*callers, responder):
                 connection.silent()
         count = figures["answered"]
-        return {"count": count, "seconds": figures["seconds"], "rate": count / figures["seconds"],
-                **percentiles(figures["latencies_ns"])}
+        return {
+            "count": count,
+            "seconds": figures["seconds"],
+            "rate": count / figures["seconds"],
+            **percentiles(figures["latencies_ns"]),
+        }
 
     return load
 
 
 def churn_load(target: Target) -> Result:
     with target.meter():
-        figures = churn.churn(ipaddress.IPv4Address(target.host).packed, target.port, seconds=target.seconds,
-                              width=CHURN_WIDTH, hello=hello("churn"))
+        figures = churn.churn(
+            ipaddress.IPv4Address(target.host).packed,
+            target.port,
+            seconds=target.seconds,
+            width=CHURN_WIDTH,
+            hello=hello("churn"),
+        )
     count = figures["connections"]
-    return {"count": count, "seconds": figures["seconds"], "rate": count / figures["seconds"],
-            **percentiles(figures["latencies_ns"])}
+    return {
+        "count": count,
+        "seconds": figures["seconds"],
+        "rate": count / figures["seconds"],
+        **percentiles(figures["latencies_ns"]),
+    }
 
 
 def idle_connections(target: Target) -> Result:
@@ -262,9 +314,11 @@ def idle_connections(target: Target) -> Result:
         with target.meter():
             target.connect(stack, IDLE_CONNECTIONS, "idle")
         after = target.memory()
-    return {"count": IDLE_CONNECTIONS,
-            "bytes_each": (after["pss_bytes"] - before["pss_bytes"]) / IDLE_CONNECTIONS,
-            "rss_bytes_each": (after["rss_bytes"] - before["rss_bytes"]) / IDLE_CONNECTIONS}
+    return {
+        "count": IDLE_CONNECTIONS,
+        "bytes_each": (after["pss_bytes"] - before["pss_bytes"]) / IDLE_CONNECTIONS,
+        "rss_bytes_each": (after["rss_bytes"] - before["rss_bytes"]) / IDLE_CONNECTIONS,
+    }
 
 
 def start_and_rest(target: Target) -> Result:

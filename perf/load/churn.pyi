@@ -1,0 +1,3 @@
+from typing import Any
+
+def churn(host: bytes, port: int, *, seconds: float, width: int, hello: bytes) -> dict[str, Any]: ...
