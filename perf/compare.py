@@ -2,10 +2,10 @@
 
     for each load: for each of --repeat rounds: for each server: start it, warm up, measure, stop it
 
-Servers take turns (A B A B ...), so that a slow minute hits all of them. The first is 1; the others' ratios are
-per wall second and per CPU second of the server's own processes. Of several rounds the median counts; MAD, least and
-greatest stand beside it. Every run is checked (see perf/load); one that fails is reported, and the exit status
-is 1. All figures go to a file in perf/results.
+Servers take turns (A B A B ...), so that a slow minute hits all of them. The first is 1; the others'
+ratios are per wall second and per CPU second of the server's own processes. Of several rounds the median
+counts; MAD, least and greatest stand beside it. Every run is checked (see perf/load); one that fails is
+reported, and the exit status is 1. All figures go to a file in perf/results.
 """
 
 from __future__ import annotations

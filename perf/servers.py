@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from perf.load import LoadError
 from perf.load.connect import wait_for_info
@@ -116,6 +116,9 @@ class Server:
 
     spec: str
     port: int = 0
+    under: list[str] = field(default_factory=list)      # a command to run it under, such as valgrind
+    start_seconds_max: float = START_SECONDS_MAX
+    stop_seconds_max: float = STOP_SECONDS_MAX
     start_seconds: float = 0.0
     info: dict[str, Any] = field(default_factory=dict)
     _process: subprocess.Popen[bytes] | None = None
@@ -132,7 +135,7 @@ class Server:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         began = time.monotonic()
         self._process = subprocess.Popen(
-            command(self.spec, self.port),
+            [*self.under, *command(self.spec, self.port)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -140,7 +143,7 @@ class Server:
             env=environment,
         )
         try:
-            ready, self.info = wait_for_info(HOST, self.port, self.check_alive, START_SECONDS_MAX)
+            ready, self.info = wait_for_info(HOST, self.port, self.check_alive, self.start_seconds_max)
         except BaseException:
             self.stop()
             raise
@@ -175,7 +178,7 @@ class Server:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
-                self._process.wait(STOP_SECONDS_MAX)
+                self._process.wait(self.stop_seconds_max)
             except subprocess.TimeoutExpired:
                 for pid in family:
                     try:

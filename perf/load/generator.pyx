@@ -304,9 +304,10 @@ cdef ssize_t sink_frames(run* r, sink* s, group_line* line, char* data, size_t c
             wanted = s.next[stamp.publisher]
             if stamp.sequence != wanted and (r.exact or stamp.sequence < wanted):
                 if not load_get(&r.failed):
-                    snprintf(r.reason, REASON_BYTES, b"order: publisher %u, message %llu came, %llu was due: sink %d",
-                             <unsigned int>stamp.publisher, <unsigned long long>stamp.sequence,
-                             <unsigned long long>wanted, <int>(s - r.sink))
+                    snprintf(r.reason, REASON_BYTES, b"order: publisher %u, message %llu came, "
+                             b"%llu was due: sink %d", <unsigned int>stamp.publisher,
+                             <unsigned long long>stamp.sequence, <unsigned long long>wanted,
+                             <int>(s - r.sink))
                     load_set(&r.failed, 1)
                 return -1
             s.next[stamp.publisher] = stamp.sequence + 1
