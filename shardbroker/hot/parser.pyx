@@ -14,6 +14,7 @@ from shardbroker.hot.bytes cimport sb_likely, sb_load32, sb_size
 
 cdef enum:
     TOKENS_MAX = 5
+    BLANKS_MAX = 1024                   # verb and blanks before the argument, which do not count as control line
     WORD_PUB = 0x20627570               # "pub " as a little-endian word
 
 cdef struct token_t:
@@ -198,14 +199,16 @@ cdef int parse_other(const char* p, const char* end, const parse_limits_t* limit
             q += 1
     newline = <const char*>memchr(q, c'\n', end - q) if q < end else NULL
     if newline == NULL:
-        if end - p > <ssize_t>limits.max_control_line + 16:
+        # A CR at the end may be the line's own.
+        line_end = end - 1 if end > q and (end - 1)[0] == c'\r' else end
+        if line_end - q > <ssize_t>limits.max_control_line or end - p > <ssize_t>limits.max_control_line + BLANKS_MAX:
             return PARSE_LINE_TOO_LONG
         # HPUB without leave is refused when its line is whole; until then it is any line.
         return PARSE_MORE
     line_end = newline
     if line_end > q and (line_end - 1)[0] == c'\r':
         line_end -= 1
-    if line_end - q > limits.max_control_line:
+    if line_end - q > limits.max_control_line or line_end - p > <ssize_t>limits.max_control_line + BLANKS_MAX:
         return PARSE_LINE_TOO_LONG
     op.kind = kind
     op.bytes = newline + 1 - p
