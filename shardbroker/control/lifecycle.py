@@ -2,7 +2,8 @@
 
     start     listeners -> segment -> shards (fork) -> monitor (fork) -> control socket -> all shards READY -> "ready"
     TERM INT  stop accepting, shards flush and end, exit 0
-    USR2      lame duck: stop accepting, tell clients, wait, close them gradually, exit 0; TERM or INT then stops at once
+    USR2      lame duck: stop accepting, tell clients, wait, close them gradually, exit 0. Meanwhile TERM does nothing, so
+              that a service manager which sends both does not cut it short (signal.go); INT stops at once
     HUP       reload       USR1  open the log file anew
 
 Source of the order and the words: server.go Start, Shutdown, lameDuckMode; signal.go. The front is one thread and imports
@@ -247,7 +248,7 @@ class Front:
         loop = asyncio.get_running_loop()
         actions = {
             signal.SIGINT: self._stop.set,
-            signal.SIGTERM: self._stop.set,
+            signal.SIGTERM: self._terminate,
             signal.SIGUSR1: self._reopen_logs,
             signal.SIGUSR2: self._enter_lame_duck,
             signal.SIGHUP: self._reload,
@@ -258,6 +259,10 @@ class Front:
     def _on_signal(self, number: signal.Signals, action: Callable[[], None]) -> None:
         self.log.notice(f'Trapped "{SIGNAL_NAMES[number]}" signal')
         action()
+
+    def _terminate(self) -> None:
+        if self._lame_duck is None:
+            self._stop.set()
 
     def _reopen_logs(self) -> None:
         self.log.reopen()

@@ -8,12 +8,16 @@ keeps its value from the CONNECT before (Go decodes into the same struct), which
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
 import orjson
 
 INT64_MAX = (1 << 63) - 1
+# encoding/json maxNestingDepth
+DEPTH_MAX = 10000
+_TOKENS = re.compile(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.S)
 
 
 class ConnectError(Exception):
@@ -86,13 +90,47 @@ def _load(arg: bytes) -> Any:
         return orjson.loads(arg)
     except orjson.JSONDecodeError:
         pass
-    # Go replaces what is not UTF-8, and half of a surrogate pair, where orjson refuses; all else it refuses as well.
+    # Go replaces what is not UTF-8, and half of a surrogate pair, and goes deeper, where orjson refuses; all else it
+    # refuses as well.
+    return _load_flat(_flattened(arg.decode("utf-8", "replace")))
+
+
+def _load_flat(text: str) -> Any:
     try:
-        text = arg.decode("utf-8", "replace")
         document = json.loads(text, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise ConnectError(f"invalid CONNECT: {error}") from None
     return _without_surrogates(document) if isinstance(document, dict) else document
+
+
+def _flattened(text: str) -> str:
+    """The same document with every array and object inside the outermost one emptied, once it is seen to be JSON.
+
+    Python's parsers recurse, and give up at a thousand levels; Go's goes to ten thousand.
+    """
+    open_parts: list[list[str]] = [[]]
+    at = 0
+    for token in _TOKENS.finditer(text):
+        open_parts[-1].append(text[at : token.start()])
+        at = token.end()
+        mark = token.group()
+        if mark in "[{":
+            open_parts.append([mark])
+            if len(open_parts) > DEPTH_MAX:
+                raise ConnectError("invalid CONNECT: exceeded max depth")
+        elif mark in "]}":
+            part = "".join(open_parts.pop()) + mark
+            if not open_parts:
+                raise ConnectError(f"invalid CONNECT: invalid character {mark!r}")
+            if len(open_parts) > 1:
+                _load_flat(part)
+                part = "{}" if mark == "}" else "[]"
+            open_parts[-1].append(part)
+        else:
+            open_parts[-1].append(mark)
+    if len(open_parts) > 1:
+        raise ConnectError("invalid CONNECT: unexpected end of JSON input")
+    return "".join(open_parts[0]) + text[at:]
 
 
 def _without_surrogates(document: dict[str, Any]) -> dict[str, Any]:
