@@ -91,6 +91,7 @@ def fresh_broker(workers: int, tmp_path: Path) -> Iterator[Callable[..., Broker]
     for instance in started:
         if instance.alive:
             instance.stop()
+        print(f"{' '.join(instance.command)}\n{instance.log()[-4000:]}")  # shown when the test failed
 
 
 @pytest.fixture

@@ -40,16 +40,17 @@ def replaced(broker: Broker, dead: int, victim: int) -> list[RawClient]:
     """Wait for the new process of a dead shard and for connections to come to it; two of them."""
     broker.wait_shards(without=[dead])
     found: list[RawClient] = []
+    # The others stay open until the end: placement takes the shard with the fewest connections.
+    elsewhere: list[RawClient] = []
 
     def two_there() -> bool:
         client = broker.client().connect()
-        if broker.shard_of(client) == victim:
-            found.append(client)
-        else:
-            client.close()
+        (found if broker.shard_of(client) == victim else elsewhere).append(client)
         return len(found) == 2
 
     wait_until(two_there, "two connections on the new shard")
+    for client in elsewhere:
+        client.close()
     return found
 
 
