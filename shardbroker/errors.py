@@ -124,28 +124,42 @@ class ClientError:
 
 
 _R = CloseReason
-UNKNOWN_PROTOCOL_OPERATION: Final = ClientError("Unknown Protocol Operation", _R.PROTOCOL_VIOLATION, "parser.go parseErr")
+UNKNOWN_PROTOCOL_OPERATION: Final = ClientError(
+    "Unknown Protocol Operation", _R.PROTOCOL_VIOLATION, "parser.go parseErr"
+)
 MAXIMUM_CONTROL_LINE: Final = ClientError(
     "maximum control line exceeded", _R.MAX_CONTROL_LINE_EXCEEDED, "parser.go overMaxControlLineLimit"
 )
-MAXIMUM_PAYLOAD: Final = ClientError("Maximum Payload Violation", _R.MAX_PAYLOAD_EXCEEDED, "client.go maxPayloadViolation")
+MAXIMUM_PAYLOAD: Final = ClientError(
+    "Maximum Payload Violation", _R.MAX_PAYLOAD_EXCEEDED, "client.go maxPayloadViolation"
+)
 MAXIMUM_CONNECTIONS: Final = ClientError(
     "maximum connections exceeded", _R.MAX_CONNECTIONS_EXCEEDED, "client.go maxConnExceeded"
 )
-MAXIMUM_SUBSCRIPTIONS: Final = ClientError("maximum subscriptions exceeded", None, "client.go maxSubsExceeded")
+MAXIMUM_SUBSCRIPTIONS: Final = ClientError(
+    "maximum subscriptions exceeded", None, "client.go maxSubsExceeded"
+)
 TOO_MANY_TOKENS: Final = ClientError(
-    'Permissions Violation for Subscription to "{subject}", too many tokens', None, "client.go maxTokensViolation"
+    'Permissions Violation for Subscription to "{subject}", too many tokens',
+    None,
+    "client.go maxTokensViolation",
 )
 AUTHORIZATION_VIOLATION: Final = ClientError(
     "Authorization Violation", _R.AUTHENTICATION_VIOLATION, "client.go authViolation"
 )
-AUTHENTICATION_TIMEOUT: Final = ClientError("Authentication Timeout", _R.AUTHENTICATION_TIMEOUT, "client.go authTimeout")
+AUTHENTICATION_TIMEOUT: Final = ClientError(
+    "Authentication Timeout", _R.AUTHENTICATION_TIMEOUT, "client.go authTimeout"
+)
 STALE_CONNECTION: Final = ClientError("Stale Connection", _R.STALE_CONNECTION, "client.go processPingTimer")
 SLOW_CONSUMER: Final = ClientError(
-    "Slow Consumer", _R.SLOW_CONSUMER_PENDING_BYTES, "the protocol's documentation; nats-server closes without words"
+    "Slow Consumer",
+    _R.SLOW_CONSUMER_PENDING_BYTES,
+    "the protocol's documentation; nats-server closes without words",
 )
 INVALID_SUBJECT: Final = ClientError("Invalid Subject", None, "client.go parseSub, processSubEx")
-INVALID_PUBLISH_SUBJECT: Final = ClientError("Invalid Publish Subject", None, "client.go processPub, pedantic only")
+INVALID_PUBLISH_SUBJECT: Final = ClientError(
+    "Invalid Publish Subject", None, "client.go processPub, pedantic only"
+)
 INVALID_CLIENT_PROTOCOL: Final = ClientError(
     "invalid client protocol", _R.BAD_CLIENT_PROTOCOL_VERSION, "client.go processConnect"
 )

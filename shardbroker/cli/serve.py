@@ -62,7 +62,8 @@ def _serve(program: str, line: CommandLine, arguments: Sequence[str]) -> int:
         for warning in options.warnings:
             print(warning, file=sys.stderr)
         print(
-            f"{program}: configuration file {options.config_file} is valid ({options.config_digest})", file=sys.stderr
+            f"{program}: configuration file {options.config_file} is valid ({options.config_digest})",
+            file=sys.stderr,
         )
         return EXIT_OK
 

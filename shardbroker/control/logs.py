@@ -4,8 +4,8 @@
 
 Every line is one write to a descriptor opened with O_APPEND, so lines of several processes never mix. Log helpers of
 clients' test suites read these lines. Source: logger/log.go and log.go. A Log may be used after a fork: the process id in
-a line is that of the process that writes it. Nothing here may be given a password or token; `redact` takes them out of
-what a client sent.
+a line is that of the process that writes it. Nothing here may be given a password or token; wire/redact.py
+takes them out of what a client sent.
 """
 
 from __future__ import annotations
@@ -23,20 +23,8 @@ from shardbroker.options import Options
 STDERR: Final = 2
 FILE_MODE: Final = 0o640
 
-# client.go prefixAuthPat and exactAuthPat, with the JWT, which names its bearer's rights.
-_SECRETS: Final = (
-    re.compile(r'("?\s*(?:auth_token\S*?|pass\S*?)"?\s*[:=]\s*"?)([^",\r\n}]*)'),
-    re.compile(r'((?:^|[^A-Za-z0-9_])"?\s*(?:proxy_sig|nkey|sig|jwt)"?\s*[:=]\s*"?)([^",\r\n}]*)'),
-)
 # year.month.day.hour.minute.second.nanosecond behind the file's name, as logger/log.go names backups.
 _BACKUP: Final = re.compile(r"\d{4}(\.\d\d){5}\.\d{1,9}")
-
-
-def redact(text: str) -> str:
-    """A CONNECT's JSON or the like without passwords, tokens, keys and signatures (client.go removeSecretsFromTrace)."""
-    for pattern in _SECRETS:
-        text = pattern.sub(r"\1[REDACTED]", text)
-    return text
 
 
 class Log:

@@ -7,7 +7,6 @@ Home shard only.
 
 from __future__ import annotations
 
-import re
 import struct
 import traceback
 from collections import deque
@@ -22,6 +21,7 @@ from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.options import Options
 from shardbroker.shard.connect import DEFAULTS, ConnectError, ConnectOptions, parse_connect
 from shardbroker.shard.report import ConnectionRow, sort_rows
+from shardbroker.wire.redact import redact
 
 EVENT_CONNECT = EVENTS["connect"]
 EVENT_CLOSED = EVENTS["closed"]
@@ -37,12 +37,6 @@ CACHED_CONNECTS_MAX = 256
 CACHED_CONNECT_BYTES = 512
 # The last numbers of a closed connection, packed: ten Python integers would cost three times as much.
 _LAST_NUMBERS = struct.Struct("<9Q")
-
-# client.go prefixAuthPat and exactAuthPat
-_SECRETS = (
-    re.compile(rb'("?\s*(?:auth_token\S*?|pass\S*?)"?\s*[:=]\s*"?)([^",\r\n}]*)'),
-    re.compile(rb'((?:^|[^A-Za-z0-9_])"?\s*(?:proxy_sig|nkey|sig|jwt)"?\s*[:=]\s*"?)([^",\r\n}]*)'),
-)
 
 
 class Logger(Protocol):
@@ -396,8 +390,7 @@ def credentials_of(options: Options) -> Credentials:
 def without_secrets(text: bytes) -> bytes:
     """A traced operation with its passwords, tokens and signatures blacked out (client.go removeSecretsFromTrace)."""
     if text[:7].upper() == b"CONNECT":
-        for pattern in _SECRETS:
-            text = pattern.sub(rb"\1[REDACTED]", text)
+        return redact(text)
     return text
 
 

@@ -43,7 +43,9 @@ def encode(operation: Operation) -> bytes:
         case Pub(subject, payload, reply, headers):
             return _message(b"PUB", subject + b" " + (reply + b" " if reply else b""), payload, headers)
         case Msg(subject, sid, payload, reply, headers):
-            return _message(b"MSG", b"%b %b %b" % (subject, sid, reply + b" " if reply else b""), payload, headers)
+            return _message(
+                b"MSG", b"%b %b %b" % (subject, sid, reply + b" " if reply else b""), payload, headers
+            )
         case Sub(subject, sid, queue):
             return b"SUB %b %b%b\r\n" % (subject, queue + b" " if queue else b"", sid)
         case Unsub(sid, max_messages):

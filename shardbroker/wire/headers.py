@@ -1,8 +1,8 @@
 """The header block of a message. Source: ADR-4 (NATS message headers).
 
-    NATS/1.0[ status[ description]]\\r\\n
-    Key: value\\r\\n
-    \\r\\n
+NATS/1.0[ status[ description]]\\r\\n
+Key: value\\r\\n
+\\r\\n
 """
 
 from __future__ import annotations

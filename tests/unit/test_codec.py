@@ -67,7 +67,9 @@ def test_what_is_encoded_is_parsed_again(
     assert parser.pending == b""
 
 
-@given(st.binary(max_size=60), st.sampled_from([b"PUB a 2\r\n", b"SUB ", b"", b"HPUB a 1 2\r\n", b"PING\r\nUNS"]))
+@given(
+    st.binary(max_size=60), st.sampled_from([b"PUB a 2\r\n", b"SUB ", b"", b"HPUB a 1 2\r\n", b"PING\r\nUNS"])
+)
 def test_any_input_means_the_same_in_any_pieces(noise: bytes, start: bytes) -> None:
     stream = start + noise
     whole, mistake = feed(Parser(FROM_CLIENTS), stream)

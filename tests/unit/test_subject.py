@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardbroker.subject import collides, has_wildcard, is_literal_subject, is_subset, is_valid_subject, matches
+from shardbroker.subject import (
+    collides,
+    has_wildcard,
+    is_literal_subject,
+    is_subset,
+    is_valid_subject,
+    matches,
+)
 
 TOKENS = st.sampled_from(["a", "b", "*"])
 LITERALS = st.lists(st.sampled_from("abc"), min_size=1, max_size=4).map(".".join)
@@ -17,7 +24,9 @@ PATTERNS = st.builds(
     st.lists(TOKENS, min_size=1, max_size=4),
     st.booleans(),
 )
-ALL_LITERALS = [".".join(t) for n in range(1, 7) for t in itertools.product("abc", repeat=n) if n < 5] + ["a.a.a.a.a.a"]
+ALL_LITERALS = [".".join(t) for n in range(1, 7) for t in itertools.product("abc", repeat=n) if n < 5] + [
+    "a.a.a.a.a.a"
+]
 
 
 @pytest.mark.parametrize(

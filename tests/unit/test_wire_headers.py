@@ -29,7 +29,10 @@ def test_lookup_is_exact() -> None:
     assert (headers.get("A"), headers.get("a"), headers.get("b")) == ("1", "2", None)
 
 
-@pytest.mark.parametrize("block", [b"", b"HTTP/1.0\r\n\r\n", b"NATS/1.0\r\n", b"NATS/1.0\r\nno colon\r\n\r\n", b"NATS/1.0 abc\r\n\r\n"])
+@pytest.mark.parametrize(
+    "block",
+    [b"", b"HTTP/1.0\r\n\r\n", b"NATS/1.0\r\n", b"NATS/1.0\r\nno colon\r\n\r\n", b"NATS/1.0 abc\r\n\r\n"],
+)
 def test_no_block(block: bytes) -> None:
     with pytest.raises(HeaderError):
         parse(block)

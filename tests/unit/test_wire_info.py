@@ -67,12 +67,17 @@ def test_all_addresses_are_advertised_only_when_listened_on(monkeypatch: pytest.
     assert connect_urls(Options(host="localhost")) == []
     monkeypatch.setattr(info, "host_addresses", lambda host: ["10.1.1.1", "fd00::1"])
     assert connect_urls(Options(host="0.0.0.0", port=5)) == ["10.1.1.1:5", "[fd00::1]:5"]
-    assert read(InfoLines(Options(), server_id="N").line(1, ""))["connect_urls"] == ["10.1.1.1:4222", "[fd00::1]:4222"]
+    assert read(InfoLines(Options(), server_id="N").line(1, ""))["connect_urls"] == [
+        "10.1.1.1:4222",
+        "[fd00::1]:4222",
+    ]
 
 
 def test_loopback_is_no_address_for_others() -> None:
     for host in ("0.0.0.0", "::"):
-        assert not any(address.startswith(("127.", "::1", "fe80", "169.254.")) for address in info.host_addresses(host))
+        assert not any(
+            address.startswith(("127.", "::1", "fe80", "169.254.")) for address in info.host_addresses(host)
+        )
 
 
 @pytest.mark.parametrize(
