@@ -52,7 +52,6 @@ from shardbroker.shm.ring cimport (
 cdef enum:
     SECOND_NS = 1000000000
     MILLISECOND_NS = 1000000
-    RING_BATCH = 4096                   # records of one ring in one turn, so that sockets get theirs
     TRIM_CHANGES = 20000
     STOP_PARSING = CONNECTION_CLOSING | CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD
 
@@ -669,8 +668,15 @@ cdef void on_fragment(engine_t* e, uint32_t from_shard, const char* body, size_t
         garbage(e, whole)
 
 
-cdef bint engine_on_rings(engine_t* e) noexcept nogil:
-    """Deliver what other shards have sent, a batch of each ring. Whether more may be waiting."""
+cdef void engine_catch_up(engine_t* e) noexcept nogil:
+    """Everything that other shards had published when some bytes were received, before those are acted on: interest,
+    so that the flush promise holds; and messages, so that a PONG follows what its sender knows to be on the way."""
+    interest_control(e)
+    engine_on_rings(e, RING_ALL)
+
+
+cdef bint engine_on_rings(engine_t* e, uint32_t most) noexcept nogil:
+    """Deliver what other shards have sent, at most so many records of each ring. Whether more may be waiting."""
     cdef uint32_t i, n
     cdef peer_t* p
     cdef record_view v
@@ -684,7 +690,7 @@ cdef bint engine_on_rings(engine_t* e) noexcept nogil:
             continue
         status = 0
         n = 0
-        while n < RING_BATCH:
+        while n < most:
             status = ring_next(p.data_in, &v)
             if status <= 0:
                 break
@@ -704,7 +710,7 @@ cdef bint engine_on_rings(engine_t* e) noexcept nogil:
         if p.data_in.head - p.data_in.released > p.data_in.capacity // 2:
             e.wake_shards |= <uint64_t>1 << i   # its writer may be waiting for room
         ring_release(p.data_in)
-        if n == RING_BATCH:
+        if n == most:
             more = True
     return more
 

@@ -5,7 +5,7 @@ One epoll set holds the client sockets (edge triggered, registered once for read
 and whatever descriptors asyncio watches (level triggered). select() runs turns without the GIL and returns to asyncio
 only when that has something to do: a descriptor of its own, a timer, or an event for the control side.
 
-    turn:  epoll_wait -> read each ready socket once: recv, control rings, parse and route -> data rings -> timers
+    turn:  epoll_wait -> read each ready socket once: recv, all rings, parse and route -> data rings -> timers
            -> closed connections -> flush: publish rings, wake shards, and only then write sockets -> close sockets
 
 Some facts about edges: after a read that filled less than it was given the socket is empty, and new bytes make a new
@@ -27,7 +27,8 @@ from shardbroker.hot.bytes cimport SB_SLACK, sb_unlikely
 from shardbroker.hot.connection cimport connection_close, connection_free, connection_ready
 from shardbroker.hot.deliver cimport mark_dirty
 from shardbroker.hot.engine cimport (
-    Engine, engine_after_flush, engine_begin_turn, engine_end_turn, engine_on_bytes, engine_on_partial, engine_on_rings,
+    RING_BATCH, Engine, engine_after_flush, engine_begin_turn, engine_catch_up, engine_end_turn, engine_on_bytes,
+    engine_on_partial, engine_on_rings,
     engine_resume, engine_rings_waiting, engine_sweep)
 from shardbroker.hot.connection cimport free_dead
 from shardbroker.hot.interest cimport (
@@ -176,7 +177,7 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
             c.partial_bytes = c.partial_need
             n -= missing
         if e.shards > 1:
-            interest_control(e)
+            engine_catch_up(e)
         if c.partial_bytes == c.partial_need:
             engine_on_partial(e, c)
         if n:
@@ -203,7 +204,7 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
             receive_failed(e, c, n)
             return
         if e.shards > 1:
-            interest_control(e)
+            engine_catch_up(e)
         engine_on_bytes(e, c, buffer - kept, kept + n)
     if <size_t>n < asked and c.flags & CONNECTION_HANGUP == 0:
         c.flags &= ~<uint32_t>CONNECTION_READABLE
@@ -470,7 +471,7 @@ cdef void run(loop_t* l, uint64_t deadline) noexcept nogil:
             read_ready(l)
         if e.shards > 1:
             interest_control(e)
-            if engine_on_rings(e):
+            if engine_on_rings(e, RING_BATCH):
                 l.more = True
         if e.sweep_next_ns <= e.now_ns:
             engine_sweep(e)
