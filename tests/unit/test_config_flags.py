@@ -68,8 +68,9 @@ def test_go_says_it_so(arguments: list[str], message: str) -> None:
 def test_every_flag_of_nats_server_is_known() -> None:
     theirs = """a addr net p port n name server_name P pid m http_port ms https_port c config t sl signal client_advertise
     ports_file_dir l log T logtime logtime_utc s syslog r remote_syslog D debug V trace VV DV DVV log_size_limit
-    max_traced_msg_len js jetstream sd store_dir user pass auth tls tlscert tlskey tlsverify tlscacert routes cluster cluster_listen cluster_name
-    no_advertise cluster_advertise connect_retries profile h help v version help_tls"""
+    max_traced_msg_len js jetstream sd store_dir user pass auth tls tlscert tlskey tlsverify tlscacert routes
+    cluster cluster_listen cluster_name     no_advertise cluster_advertise connect_retries profile h help v
+    version help_tls"""
     names = [name for flag in FLAGS for name in flag.names]
     assert len(names) == len(set(names))
     assert set(theirs.split()) <= set(names)

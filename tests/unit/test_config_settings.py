@@ -144,8 +144,8 @@ def test_what_would_be_unsafe_to_ignore_is_refused(text: str) -> None:
     [
         "cluster { name: x, listen: 127.0.0.1:-1 }", "leafnodes { listen: 127.0.0.1:-1 }", "websocket { port: -1, no_tls: true }",
         "mqtt { port: 1883 }", "jetstream: true", "jetstream { store_dir: x }", "jetstream: enabled", "store_dir: x",
-        "syslog: true", "remote_syslog: x", "prof_port: 1", "disable_sublist_cache: true", "ocsp: true", "connect_error_reports: 1",
-        "feature_flags { x: true }", "write_timeout: retry",
+        "syslog: true", "remote_syslog: x", "prof_port: 1", "disable_sublist_cache: true", "ocsp: true",
+        "connect_error_reports: 1", "feature_flags { x: true }", "write_timeout: retry",
     ],
 )  # fmt: skip
 def test_what_is_harmless_is_warned_about(text: str) -> None:
@@ -170,13 +170,15 @@ def test_an_empty_file_is_warned_about() -> None:
 
 def test_every_key_of_nats_server_is_known() -> None:
     theirs = """listen host port net client_advertise server_name server_tags server_metadata debug trace trace_verbose
-    trace_headers logtime logtime_utc log_file log_size_limit logfile_max_num syslog remote_syslog pid_file ports_file_dir 
-    prof_port prof_block_rate http https http_port https_port http_base_path max_control_line max_payload max_pending max_connections max_subscriptions
-    max_sub_tokens max_traced_msg_len max_closed_clients ping_interval ping_max write_deadline write_timeout lame_duck_duration
-    lame_duck_grace_period no_fast_producer_stall disable_sublist_cache no_header_support proxy_protocol proxies authorization
-    accounts no_auth_user system_account no_system_account mappings operator resolver resolver_preload resolver_tls
-    resolver_pinned_accounts trusted_keys default_sentinel tls allow_non_tls ocsp ocsp_cache cluster gateway leafnodes jetstream
-    store_dir default_js_domain websocket mqtt connect_error_reports reconnect_error_reports feature_flags"""
+    trace_headers logtime logtime_utc log_file log_size_limit logfile_max_num syslog remote_syslog pid_file
+    ports_file_dir      prof_port prof_block_rate http https http_port https_port http_base_path max_control_line
+    max_payload max_pending max_connections max_subscriptions     max_sub_tokens max_traced_msg_len
+    max_closed_clients ping_interval ping_max write_deadline write_timeout lame_duck_duration
+    lame_duck_grace_period no_fast_producer_stall disable_sublist_cache no_header_support proxy_protocol proxies
+    authorization     accounts no_auth_user system_account no_system_account mappings operator resolver
+    resolver_preload resolver_tls     resolver_pinned_accounts trusted_keys default_sentinel tls allow_non_tls
+    ocsp ocsp_cache cluster gateway leafnodes jetstream     store_dir default_js_domain websocket mqtt
+    connect_error_reports reconnect_error_reports feature_flags"""
     assert set(theirs.split()) <= set(SETTINGS)
 
 
