@@ -70,7 +70,7 @@ def percentiles(buckets: NDArray[np.uint64], quantiles: Sequence[float]) -> list
     result = []
     for quantile in quantiles:
         target = quantile * cumulative[-1]
-        bucket = int(np.searchsorted(cumulative[1:], target, side="left"))
+        bucket = int(np.searchsorted(cumulative[1:], target, side="left" if target else "right"))
         bucket = min(bucket, LAG_BUCKETS - 1)
         inside = cumulative[bucket + 1] - cumulative[bucket]
         share = (target - cumulative[bucket]) / inside if inside else 0.0
