@@ -147,7 +147,7 @@ def test_tls_that_is_switched_off_is_none() -> None:
 
 @pytest.mark.parametrize(
     "flag",
-    ["-js", "--jetstream", "-sd=/tmp/x", "-s", "-r=udp://x", "--profile=1", "--cluster=nats://x:1", "--cluster_name=x",
+    ["-js", "--jetstream", "-sd=/x", "-s", "-r=udp://x", "--profile=1", "--cluster=nats://x:1", "--cluster_name=x",
      "--no_advertise", "--connect_retries=3", "--cluster_advertise=x", "--cluster_listen=nats://x:1"],
 )  # fmt: skip
 def test_harmless_flags_are_warned_about(flag: str) -> None:
