@@ -63,7 +63,9 @@ WALLS: Final = (
     Wall("asyncio is not for the data path", re.compile(r"\basyncio\b"), outside=("hot", "shm", "wire")),
     Wall(
         "hot/ knows no socket",
-        re.compile(r"\bimport\s+(socket|select|selectors)\b|sys/(socket|epoll|uio)\.h|netinet/|posix\.unistd"),
+        re.compile(
+            r"\bimport\s+(socket|select|selectors)\b|sys/(socket|epoll|uio)\.h|netinet/|posix\.unistd"
+        ),
         outside=("hot",),
     ),
 )
@@ -126,7 +128,11 @@ def without_prose(text: str, suffix: str) -> str:
         tree = ast.parse(text)
         lines = text.splitlines()
         for node in ast.walk(tree):
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            if (
+                isinstance(node, ast.Expr)
+                and isinstance(node.value, ast.Constant)
+                and isinstance(node.value.value, str)
+            ):
                 end = node.end_lineno or node.lineno
                 lines[node.lineno - 1 : end] = [""] * (end - node.lineno + 1)
         text = "\n".join(lines)

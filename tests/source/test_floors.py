@@ -17,10 +17,18 @@ def test_every_file_stands_on_its_floor() -> None:
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
-        ("shardbroker/hot/x.pyx", "from shardbroker.shard.loop cimport loop_t\n", "imports shardbroker.shard.loop"),
+        (
+            "shardbroker/hot/x.pyx",
+            "from shardbroker.shard.loop cimport loop_t\n",
+            "imports shardbroker.shard.loop",
+        ),
         ("shardbroker/hot/x.pxd", "    from shardbroker.hot.engine import Engine\n", ""),
         ("shardbroker/shm/x.pyx", "cimport shardbroker.hot.model\n", "imports shardbroker.hot.model"),
-        ("shardbroker/shard/x.py", "from shardbroker.front.placement import Placement\n", "shardbroker.front"),
+        (
+            "shardbroker/shard/x.py",
+            "from shardbroker.front.placement import Placement\n",
+            "shardbroker.front",
+        ),
         ("shardbroker/limits.py", "import shardbroker.options\n", "imports shardbroker.options"),
         ("shardbroker/cli/x.py", "from shardbroker import limits, __version__\n", ""),
         ("shardbroker/__init__.py", "from shardbroker import limits\n", "the package itself imports"),

@@ -37,7 +37,8 @@ def tracked() -> list[Path]:
 def test_every_extension_is_declared_and_every_declaration_has_a_source() -> None:
     declared = {module["name"]: module["sources"] for module in PROJECT["tool"]["setuptools"]["ext-modules"]}
     here = {
-        ".".join(path.relative_to(TOP).with_suffix("").parts): [str(path.relative_to(TOP))] for path in SOURCES
+        ".".join(path.relative_to(TOP).with_suffix("").parts): [str(path.relative_to(TOP))]
+        for path in SOURCES
     }
     assert declared == here
 
@@ -51,7 +52,9 @@ def test_compiled_module_has_a_docstring_and_types(path: Path) -> None:
     ast.parse(stub.read_text())
 
 
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_python_module_has_a_docstring(path: Path) -> None:
     tree = ast.parse(path.read_text())
     assert not tree.body or ast.get_docstring(tree)
@@ -75,10 +78,14 @@ def test_file_and_functions_of_the_readme_exist(file: str, functions: list[str])
     text = path.read_text()
     for function in functions:
         name = function.rpartition(".")[2]
-        assert re.search(rf"^\s*(c?def|cdef inline|async def|class)\b[^=\n]*\b{name}\s*\(", text, re.MULTILINE), name
+        assert re.search(
+            rf"^\s*(c?def|cdef inline|async def|class)\b[^=\n]*\b{name}\s*\(", text, re.MULTILINE
+        ), name
 
 
-@pytest.mark.parametrize("document", ["README.md", *sorted(str(p.relative_to(TOP)) for p in TOP.glob("docs/*.md"))])
+@pytest.mark.parametrize(
+    "document", ["README.md", *sorted(str(p.relative_to(TOP)) for p in TOP.glob("docs/*.md"))]
+)
 def test_links_and_files_of_the_documents_exist(document: str) -> None:
     path = TOP / document
     text = path.read_text()

@@ -1,0 +1,1 @@
+"""interest.pyx has nothing for Python: it is cimported by the engine."""

@@ -1,0 +1,1 @@
+"""memory.pyx has nothing for Python: it is cimported by the engine."""
