@@ -76,7 +76,7 @@ cdef int parse_next(const char* p, const char* end, const parse_limits_t* limits
                 last = q
                 while <uint8_t>q[0] > 32:
                     q += 1
-            if sb_likely(q[0] == c'\r' and q[1] == c'\n' and q + 1 < end):
+            if sb_likely(q[0] == c'\r' and q[1] == c'\n' and q > last and q + 1 < end):
                 if q - subject > limits.max_control_line:
                     return PARSE_LINE_TOO_LONG
                 status = finish_pub(p, end, limits, op, q + 2, -1, sb_size(last, q - last))
@@ -201,7 +201,8 @@ cdef int parse_other(const char* p, const char* end, const parse_limits_t* limit
     if newline == NULL:
         # A CR at the end may be the line's own.
         line_end = end - 1 if end > q and (end - 1)[0] == c'\r' else end
-        if line_end - q > <ssize_t>limits.max_control_line or end - p > <ssize_t>limits.max_control_line + BLANKS_MAX:
+        if (line_end - q > <ssize_t>limits.max_control_line
+                or line_end - p > <ssize_t>limits.max_control_line + BLANKS_MAX):
             return PARSE_LINE_TOO_LONG
         # HPUB without leave is refused when its line is whole; until then it is any line.
         return PARSE_MORE
