@@ -125,7 +125,7 @@ def _ring_fill(segment: Segment, shard: int) -> float:
     if shards == 1:
         return 0.0
     infos = [ring_info(segment.map, shard, reader) for reader in range(shards) if reader != shard]
-    fills = [(info.tail - info.head) / info.bytes for info in infos if info is not None]
+    fills = [(info.tail - info.head) / info.capacity for info in infos if info is not None]
     # The two cursors are not read at one moment.
     return min(1.0, max([0.0, *fills]))
 

@@ -379,7 +379,7 @@ def _connection(row: ConnectionRow, shard: int, query: ConnzQuery, now_ns: int) 
         body["subscriptions_list"] = [sub[0] for sub in row.subs]
     elif query.subs == "detail" and row.subs:
         body["subscriptions_list_detail"] = [
-            _subscription(SubscriptionRow(*sub, row.cid), None) for sub in row.subs
+            _subscription(SubscriptionRow(*[*sub, row.cid]), None) for sub in row.subs
         ]
     if query.auth:
         body["name_tag"] = "$G"

@@ -79,7 +79,7 @@ def parse_connect(arg: bytes, before: ConnectOptions = DEFAULTS) -> ConnectOptio
             continue
         name, kind = field
         # bool is a kind of int in Python, so the types are compared exactly.
-        if type(value) is not kind or (kind is int and not -INT64_MAX - 1 <= value <= INT64_MAX):
+        if type(value) is not kind or (type(value) is int and not -INT64_MAX - 1 <= value <= INT64_MAX):
             _wrong_type(value, key)
         changes[name] = value
     return replace(before, **changes) if changes else before

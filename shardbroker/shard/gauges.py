@@ -25,7 +25,8 @@ class Gauges:
 
     def read(self, shard: int, field: str) -> int:
         """Any process."""
-        return self._words[shard * self._row_words + _FIELDS[field] // 8]
+        value: int = self._words[shard * self._row_words + _FIELDS[field] // 8]
+        return value
 
     def write(self, shard: int, field: str, value: int) -> None:
         """Home shard only."""

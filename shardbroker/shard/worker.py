@@ -147,5 +147,8 @@ def log_exception(log: Logger) -> Callable[[asyncio.AbstractEventLoop, dict[str,
 
 def options_from(fields: dict[str, Any]) -> Options:
     """Options that went over a channel as JSON."""
-    known = {field.name: fields[field.name] for field in dataclasses.fields(Options)}
-    return Options(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+    known: dict[str, Any] = {}
+    for field in dataclasses.fields(Options):
+        value = fields[field.name]
+        known[field.name] = tuple(value) if isinstance(value, list) else value
+    return Options(**known)
