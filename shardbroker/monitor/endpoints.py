@@ -15,7 +15,14 @@ from typing import Any
 
 from shardbroker import limits
 from shardbroker.errors import close_text
-from shardbroker.shard.report import LIMIT_DEFAULT, OFFSET_MAX, SORTS, ConnectionRow, SubscriptionRow, sort_rows
+from shardbroker.shard.report import (
+    LIMIT_DEFAULT,
+    OFFSET_MAX,
+    SORTS,
+    ConnectionRow,
+    SubscriptionRow,
+    sort_rows,
+)
 from shardbroker.subject import is_literal_subject
 
 INT_MAX = (1 << 63) - 1
