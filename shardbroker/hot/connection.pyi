@@ -1,1 +1,1 @@
-"""connection.pyx has nothing for Python: it is cimported by the engine."""
+"""Types of connection.pyx: nothing of it is for Python."""

@@ -1,1 +1,1 @@
-"""deliver.pyx has nothing for Python: it is cimported by the engine."""
+"""Types of deliver.pyx: nothing of it is for Python."""

@@ -1,1 +1,1 @@
-"""interest.pyx has nothing for Python: it is cimported by the engine."""
+"""Types of interest.pyx: nothing of it is for Python."""

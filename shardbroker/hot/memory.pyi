@@ -1,1 +1,1 @@
-"""memory.pyx has nothing for Python: it is cimported by the engine."""
+"""Types of memory.pyx: nothing of it is for Python."""

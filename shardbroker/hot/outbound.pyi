@@ -1,1 +1,1 @@
-"""outbound.pyx has nothing for Python: it is cimported by the engine."""
+"""Types of outbound.pyx: nothing of it is for Python."""

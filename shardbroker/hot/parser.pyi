@@ -1,1 +1,1 @@
-"""parser.pyx has nothing for Python: it is cimported by the engine."""
+"""Types of parser.pyx: nothing of it is for Python."""

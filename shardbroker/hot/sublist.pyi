@@ -1,1 +1,1 @@
-"""sublist.pyx has nothing for Python: it is cimported by the engine."""
+"""Types of sublist.pyx: nothing of it is for Python."""
