@@ -94,8 +94,8 @@ def table(shape: Shape, runs: Figures) -> Table:
     made = Table(
         title=f"{shape.name}  ({shape.unit}{', less is better' if shape.lower else ''})", title_justify="left"
     )
-    columns = ("median", "MAD", "min..max", "ratio", "per CPU s", "CPU ratio", "p50/p99 us", "each B", "PSS")
-    for column in ("server", *columns):
+    figures = ("median", "MAD", "min..max", "ratio", "per CPU s", "CPU ratio")
+    for column in ("server", *figures, "load CPU", "p50/p99 us", "each B", "PSS"):
         made.add_column(column, justify="left" if column == "server" else "right")
     first = medians(next(iter(runs.values()))) if runs else {}
     for spec, ones in runs.items():
@@ -112,6 +112,7 @@ def table(shape: Shape, runs: Figures) -> Table:
             ratio(m, first, shape.metric),
             number(cpu["median"]) if cpu else "",
             ratio(m, first, "rate_per_cpu_second"),
+            f"{m['load_cpu_share']['median']:.0%}" if "load_cpu_share" in m else "",
             f"{m['p50_us']['median']:.0f}/{m['p99_us']['median']:.0f}" if "p50_us" in m else "",
             f"{m['bytes_each']['median']:.0f}" if "bytes_each" in m else "",
             number(m["pss_bytes"]["median"]) if "pss_bytes" in m else "",

@@ -50,13 +50,13 @@ def default_specs() -> list[str]:
     return specs
 
 
-def command(spec: str, port: int) -> list[str]:
-    """The command line of a spec (see the module's text)."""
+def command(spec: str, port: int, main: str = "shardbroker") -> list[str]:
+    """The command line of a spec (see the module's text). main: the module that is this tree's broker."""
     name, _, given = spec.partition("=")
     first, *rest = shlex.split(spec)
     if first.partition(":")[0] == "shardbroker":
         workers = first.partition(":")[2] or "auto"
-        return [sys.executable, "-m", "shardbroker", "--workers", workers, "-a", HOST, "-p", str(port), *rest]
+        return [sys.executable, "-m", main, "--workers", workers, "-a", HOST, "-p", str(port), *rest]
     if "{port}" in given:
         return [word.replace("{port}", str(port)) for word in shlex.split(given)]
     program, *rest = shlex.split(given) if given and " " not in name else [find_nats_server() or "", *rest]
@@ -117,6 +117,7 @@ class Server:
     spec: str
     port: int = 0
     under: list[str] = field(default_factory=list)      # a command to run it under, such as valgrind
+    main: str = "shardbroker"
     start_seconds_max: float = START_SECONDS_MAX
     stop_seconds_max: float = STOP_SECONDS_MAX
     start_seconds: float = 0.0
@@ -135,7 +136,7 @@ class Server:
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         began = time.monotonic()
         self._process = subprocess.Popen(
-            [*self.under, *command(self.spec, self.port)],
+            [*self.under, *command(self.spec, self.port, self.main)],
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,

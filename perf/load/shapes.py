@@ -21,6 +21,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -64,10 +65,14 @@ class Target:
 
     @contextmanager
     def meter(self) -> Iterator[None]:
-        """Around the measured part: CPU seconds of the server's processes."""
+        """Around the measured part: CPU seconds of the server's processes, and the generator's own.
+
+        Where the generator's come near the wall seconds times its threads, it is what limits.
+        """
         pids = self.pids()
-        before = cpu_seconds(pids)
+        before, own = cpu_seconds(pids), time.process_time()
         yield
+        self.measured["load_cpu_seconds"] = time.process_time() - own
         self.measured["cpu_seconds"] = cpu_seconds(pids) - before
 
     def connect(self, stack: ExitStack, count: int = 1, name: str = "load") -> list[Connection]:
@@ -94,6 +99,8 @@ def run(name: str, target: Target) -> Result:
     if cpu > 0 and "count" in result:
         result["rate_per_cpu_second"] = result["count"] / cpu
         result["cpu_us_each"] = cpu / result["count"] * 1e6
+    if "load_cpu_seconds" in result and "seconds" in result:
+        result["load_cpu_share"] = result["load_cpu_seconds"] / result["seconds"]
     if target.pids():
         result.update(target.memory())
     return result

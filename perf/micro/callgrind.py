@@ -1,13 +1,13 @@
-"""Instructions per message: a broker with one worker under valgrind's callgrind, a fixed load, two message counts.
+"""Instructions per message: a broker with one worker under callgrind, a fixed load, two message counts.
 
     run 1: start, load of A messages, stop   -> instructions of each process
     run 2: start, load of B messages, stop   -> instructions of each process
-    unit: (run 2 - run 1) / (B - A), user-mode instructions per message of the load's count (deliveries where
-          there are subscribers), by process and by function
+    unit: (run 2 - run 1) / (B - A), user-mode instructions per message of the load's count (deliveries
+          where there are subscribers), by process and by function
 
-Start, stop and connecting are in both runs and fall out. What goes by the clock (pings, heartbeats) does not quite:
-valgrind is about fifty times slower, so it weighs less per message the more messages there are. Unlike times, the
-figure is the same on a busy machine to about 1%; system calls count as one instruction, so it says nothing about
+Start, stop and connecting are in both runs and fall out. What goes by the clock (pings, heartbeats) does not
+quite: under valgrind all is about fifty times slower; the more messages, the less of it. Unlike times the
+figure hardly changes when the machine is busy. A system call is one instruction here, so it says nothing of
 the kernel's part.
 
     python -m perf.micro.callgrind 1x1_16 fan_out_1x8_16 [--server shardbroker:1] [--messages 20000,120000]
@@ -33,7 +33,7 @@ FRONT, WORKERS = "front", "workers"
 
 
 def instructions(path: Path) -> int:
-    """All instructions of one process: the totals of its callgrind file (of every part, if there are several)."""
+    """All instructions of one process: the totals of its callgrind file."""
     totals = re.findall(r"^(?:totals|summary): (\d+)", path.read_text(errors="replace"), re.M)
     return int(totals[-1]) if totals else 0
 
@@ -53,13 +53,16 @@ def by_function(path: Path) -> Counter[str]:
     return counts
 
 
-def one_run(spec: str, load: str, messages: int, directory: Path) -> tuple[int, dict[str, Counter[str]]]:
+def one_run(
+    spec: str, load: str, messages: int, directory: Path
+) -> tuple[int, dict[str, Counter[str]]]:
     """Start, load, stop. The messages counted, and the instructions by function of the front and the workers."""
     valgrind = [
         "valgrind", "--tool=callgrind", "--trace-children=yes", "--quiet",
         f"--callgrind-out-file={directory}/out.%p",
     ]
     server = Server(spec, under=valgrind, start_seconds_max=300, stop_seconds_max=120)
+    server.main = "perf.micro.without_pidfd"
     with server:
         front = server.pid
         family = processes(front)
@@ -101,7 +104,7 @@ def main() -> int:
         prog="python -m perf.micro.callgrind", description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("loads", nargs="*", default=["1x1_16"], metavar="LOAD", help="of the streams in perf.load")
+    parser.add_argument("loads", nargs="*", default=["1x1_16"], metavar="LOAD", help="a stream of perf.load")
     parser.add_argument("--server", default="shardbroker:1")
     parser.add_argument("--messages", default="20000,120000", help="per publisher, two counts")
     parser.add_argument("--lines", type=int, default=25, help="functions to show")
