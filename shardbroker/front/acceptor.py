@@ -48,6 +48,17 @@ def open_listener(host: str, port: int) -> socket.socket:
 
     Accepted sockets inherit TCP_NODELAY from it (tcp(7)), which saves a system call for every connection.
     """
+    if host in ("0.0.0.0", ""):
+        # Every address of both kinds, as in Go's net.Listen: clients may take "localhost" for ::1.
+        try:
+            return _open("::", port)
+        except OSError as e:
+            if e.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+                raise
+    return _open(host, port)
+
+
+def _open(host: str, port: int) -> socket.socket:
     infos = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     # A name with both kinds of address means IPv4 first, as in Go's net.Listen.
     family, kind, protocol, _, address = sorted(infos, key=lambda info: info[0] != socket.AF_INET)[0]

@@ -17,7 +17,7 @@ Needs the GIL only to return. Never logs. Blocks only in epoll_wait.
 import selectors
 
 from libc.errno cimport EAGAIN, EINTR, errno
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
@@ -80,7 +80,6 @@ cdef extern from "<sys/socket.h>" nogil:
         MSG_NOSIGNAL
         MSG_DONTWAIT
         SHUT_WR
-        IPPROTO_TCP "6"
     struct msghdr:
         void* msg_name
         uint32_t msg_namelen
@@ -93,11 +92,6 @@ cdef extern from "<sys/socket.h>" nogil:
     ssize_t send(int fd, const void* p, size_t n, int flags)
     ssize_t sendmsg(int fd, const msghdr* m, int flags)
     int shutdown(int fd, int how)
-    int setsockopt(int fd, int level, int name, const void* value, uint32_t n)
-
-cdef extern from "<netinet/tcp.h>" nogil:
-    enum:
-        TCP_NODELAY
 
 cdef enum:
     RECEIVE_BYTES = 256 << 10           # 256 KiB beat 32, 64 and 128: see docs/performance.md
@@ -123,13 +117,11 @@ cdef uint64_t clock() noexcept nogil:
 # ---- sockets ----------------------------------------------------------------------------------------------------
 
 cdef void attach(engine_t* e, connection_t* c) noexcept nogil:
-    """Watch a new connection's socket."""
+    """Watch a new connection's socket; TCP_NODELAY it has from its listener."""
     cdef loop_t* l = <loop_t*>e.io
     cdef epoll_event ev
-    cdef int one = 1
     ev.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET
     ev.data.ptr = c
-    setsockopt(c.fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one))
     if epoll_ctl(l.epoll, EPOLL_CTL_ADD, c.fd, &ev) < 0:
         connection_close(e, c, REASON_READ_ERROR)
 
