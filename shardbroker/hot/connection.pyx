@@ -7,17 +7,16 @@ its descriptor; everything else is allocated when it is needed and given back wh
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcmp, memcpy, memset, strlen
+from libc.string cimport memcmp, memcpy, strlen
 
 from shardbroker.hot.bytes cimport SB_SLACK, sb_hash
 from shardbroker.hot.deliver cimport mark_dirty
 from shardbroker.hot.interest cimport interest_unsubscribe
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero, slab_alloc, slab_free
 from shardbroker.hot.model cimport (
-    CONNECTION_CLOSING, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READABLE, CONNECTION_READY,
-    CONNECTION_STALLED, CONNECTION_VERBOSE, connection_t, subscription_t)
+    CONNECTION_CLOSING, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READY, CONNECTION_STALLED,
+    CONNECTION_VERBOSE, connection_t, subscription_t)
 from shardbroker.hot.outbound cimport out_append, out_drop
-from shardbroker.hot.reasons cimport REASON_CLIENT_CLOSED
 from shardbroker.hot.state cimport EVENT_CLOSED, EVENT_TRACE, REAP_SUBSCRIPTIONS, engine_t, event_t
 
 cdef enum:

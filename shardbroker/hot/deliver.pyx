@@ -274,7 +274,7 @@ cdef bint deliver_queue(engine_t* e, message_t* m, queue_t** queues, uint32_t co
     if total == 0:
         return False
     start = random_below(e, total) if total > 1 else 0
-    for k in range(total):
+    for k in range(total):  # no-cython-lint
         i = 0
         start = start % total
         while start >= queues[i].members.count:

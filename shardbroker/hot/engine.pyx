@@ -5,37 +5,34 @@ on the hot path; the class Engine owns the memory and is the Python face for the
 on_pub is the one place that decides what becomes of a message: counted, allowed, matched here, sent to other shards,
 and, when nobody wants it, answered with 503.
 """
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
-from shardbroker.hot.bytes cimport SB_SLACK, sb_bits, sb_digits, sb_hash, sb_likely, sb_lowest, sb_unlikely
+from shardbroker.hot.bytes cimport SB_SLACK, sb_digits, sb_hash, sb_likely, sb_lowest, sb_unlikely
 from shardbroker.hot.connection cimport (
-    LOG_DEBUG, LOG_ERROR, LOG_NOTICE, connection_close, connection_error, connection_free, connection_keep,
-    connection_new, connection_ok, connection_ready, connection_row, connection_send, connection_violation,
-    connection_wait, connections_reap, event_push, free_dead, garbage, sid_add, sid_find, sid_remove, unsubscribe)
-from shardbroker.hot.deliver cimport (
-    deliver_match, deliver_queue, deliver_route, deliver_to, mark_dirty, random_below)
+    LOG_ERROR, connection_close, connection_error, connection_free, connection_keep, connection_new, connection_ok,
+    connection_ready, connection_row, connection_send, connection_violation, connection_wait, connections_reap,
+    event_push, free_dead, garbage, sid_add, sid_find, unsubscribe)
+from shardbroker.hot.deliver cimport deliver_match, deliver_queue, deliver_route, mark_dirty, random_below
 from shardbroker.hot.interest cimport (
-    interest_boot, interest_control, interest_drain_spills, interest_free, interest_lookup, interest_membership,
-    interest_on_stall, interest_route, interest_send, interest_stall, interest_subscribe)
+    interest_boot, interest_control, interest_free, interest_lookup, interest_on_stall, interest_route, interest_send,
+    interest_stall, interest_subscribe)
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_trim, mem_zero
 from shardbroker.hot.model cimport (
     CONNECTION_ASYNC_INFO, CONNECTION_AUTH_PENDING, CONNECTION_CLOSING, CONNECTION_CONNECTED, CONNECTION_HEADERS,
     CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_NO_ECHO, CONNECTION_NO_RESPONDERS, CONNECTION_PAUSED,
-    CONNECTION_PEDANTIC, CONNECTION_PONG_SENT, CONNECTION_READABLE, CONNECTION_READY, CONNECTION_STALLED,
-    CONNECTION_VERBOSE, CONNECTION_BLOCKED, GENERATION_BUCKETS, ROUTE_SEEN, ROUTE_SETS, account_t, connection_t,
-    members_t, queue_group_t, queue_t, route_t, subscription_t)
+    CONNECTION_PEDANTIC, CONNECTION_PONG_SENT, CONNECTION_READABLE, CONNECTION_STALLED, CONNECTION_VERBOSE, ROUTE_SEEN,
+    ROUTE_SETS, account_t, connection_t, members_t, queue_t, route_t, subscription_t)
 from shardbroker.hot.outbound cimport out_free_pools
 from shardbroker.hot.parser cimport (
-    OPERATION_CONNECT, OPERATION_ERR, OPERATION_INFO, OPERATION_OK, OPERATION_PING, OPERATION_PONG, OPERATION_PUB,
-    OPERATION_SUB, OPERATION_UNSUB, PARSE_ARGUMENTS, PARSE_DONE, PARSE_HEADERS, PARSE_LINE_TOO_LONG, PARSE_MORE,
-    PARSE_PAYLOAD_TOO_LARGE, PARSE_UNKNOWN, operation_t, parse_limits_t, parse_next)
+    OPERATION_CONNECT, OPERATION_ERR, OPERATION_INFO, OPERATION_PING, OPERATION_PONG, OPERATION_PUB, OPERATION_SUB,
+    OPERATION_UNSUB, PARSE_DONE, PARSE_LINE_TOO_LONG, PARSE_MORE, PARSE_PAYLOAD_TOO_LARGE, PARSE_UNKNOWN, operation_t,
+    parse_limits_t, parse_next)
 from shardbroker.hot.reasons cimport (
-    REASON_AUTHENTICATION_TIMEOUT, REASON_AUTHENTICATION_VIOLATION, REASON_CLIENT_CLOSED,
-    REASON_MAX_CONNECTIONS_EXCEEDED, REASON_MAX_CONTROL_LINE_EXCEEDED, REASON_MAX_PAYLOAD_EXCEEDED, REASON_PARSE_ERROR,
-    REASON_PROTOCOL_VIOLATION, REASON_RING_OVERFLOW, REASON_SERVER_SHUTDOWN, REASON_SLOW_CONSUMER_WRITE_DEADLINE,
-    REASON_STALE_CONNECTION)
+    REASON_AUTHENTICATION_TIMEOUT, REASON_AUTHENTICATION_VIOLATION, REASON_MAX_CONNECTIONS_EXCEEDED,
+    REASON_MAX_CONTROL_LINE_EXCEEDED, REASON_MAX_PAYLOAD_EXCEEDED, REASON_PARSE_ERROR, REASON_PROTOCOL_VIOLATION,
+    REASON_RING_OVERFLOW, REASON_SERVER_SHUTDOWN, REASON_SLOW_CONSUMER_WRITE_DEADLINE, REASON_STALE_CONNECTION)
 from shardbroker.hot.record cimport (
     RECORD_FRAGMENT, RECORD_MESSAGE, fragment_record_t, message_record_t, record_message_check)
 from shardbroker.hot.state cimport (
@@ -44,7 +41,7 @@ from shardbroker.hot.state cimport (
 from shardbroker.hot.sublist cimport (
     SUBJECT_INVALID, account_free, account_init, match_t, member_at, route_build, routes_free_dead, subject_check,
     subject_is_literal, subject_tokens, sublist_match, sublist_queue, sublist_subject, sublist_walk)
-from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap, header_t, slot_t
+from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap
 from shardbroker.shm.membership cimport membership_bump, slot_state_store
 from shardbroker.shm.ring cimport (
     RingReader, RingWriter, record_view, ring_next, ring_readable, ring_reader_skip, ring_release)
@@ -622,7 +619,7 @@ cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, 
             deliver_route(e, &m, r)
         else:
             deliver_match(e, &m)
-    for i in range(rec.queues):
+    for i in range(rec.queues):  # no-cython-lint
         length = (<const uint32_t*>names)[0]
         on_record_queue(e, &m, r, names + 4, length, rec.redraws, from_shard)
         names += 4 + <size_t>((length + 3) & ~<uint32_t>3)
@@ -1071,7 +1068,6 @@ cdef class Engine:
         """Take out all subscriptions of a connection: a second CONNECT starts afresh."""
         cdef connection_t* c = self.find(slot, client_id)
         cdef uint32_t i
-        cdef list subs = []
         if c == NULL:
             return
         i = 0

@@ -10,19 +10,19 @@ is not read from until the queue has drained. While a connection's control recor
 """
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from shardbroker.hot.bytes cimport sb_hash, sb_lowest
 from shardbroker.hot.memory cimport mem_alloc
-from shardbroker.hot.model cimport account_t, connection_t, members_t, queue_t, route_t, subscription_t
+from shardbroker.hot.model cimport account_t, members_t, queue_t, route_t, subscription_t
 from shardbroker.hot.record cimport (
     RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_PLAIN, RECORD_QUEUE, RECORD_SNAPSHOT_BEGIN, RECORD_SNAPSHOT_END,
     RECORD_STALL, fragment_record_t, interest_record_t, message_record_t, record_interest_check, stall_record_t)
 from shardbroker.hot.state cimport engine_t, message_t, peer_t, spill_queue_t, spill_t
 from shardbroker.hot.sublist cimport (
-    CHANGE_FIRST, CHANGE_NONE, CHANGE_QUEUE, SUBJECT_INVALID, SUBJECT_PATTERN, change_t, subject_check, sublist_insert,
-    sublist_is_pattern, sublist_queue, sublist_remote_forget, sublist_remote_plain, sublist_remote_queue, sublist_remove,
-    sublist_subject, sublist_walk_interest)
+    CHANGE_NONE, CHANGE_QUEUE, SUBJECT_INVALID, change_t, subject_check, sublist_insert, sublist_queue,
+    sublist_remote_forget, sublist_remote_plain, sublist_remote_queue, sublist_remove, sublist_subject,
+    sublist_walk_interest)
 from shardbroker.shm.directory cimport directory_add, directory_remove, directory_shards, directory_version
 from shardbroker.shm.doorbell cimport doorbell_fence, doorbell_ring
 from shardbroker.shm.layout cimport (

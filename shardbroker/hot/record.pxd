@@ -64,7 +64,7 @@ cdef inline bint record_message_check(const char* body, size_t n) noexcept nogil
     end = at + r.queues_bytes
     if end + r.subject_bytes + 1 > n or r.subject_bytes == 0:
         return False
-    for i in range(r.queues):
+    for i in range(r.queues):  # no-cython-lint
         if at + 4 > end:
             return False
         length = (<const uint32_t*>(body + at))[0]

@@ -16,14 +16,13 @@ Matching follows server/sublist.go: tokens must not be empty, wildcards count on
 """
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort
-from libc.string cimport memchr, memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy, memset
 
-from shardbroker.hot.bytes cimport SB_SLACK, sb_bits, sb_hash
+from shardbroker.hot.bytes cimport SB_SLACK, sb_hash
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero, slab_alloc, slab_free
 from shardbroker.hot.model cimport (
     GENERATION_BUCKETS, LITERAL_PARTS, NODE_LITERAL, NODE_QUEUE, NODE_TRIE, ROUTE_SEEN, ROUTE_SETS, account_t,
-    connection_t, literal_t, literal_table_t, members_t, queue_group_t, queue_t, route_t, subscription_t, target_t,
-    trie_t)
+    literal_t, literal_table_t, members_t, queue_group_t, queue_t, route_t, subscription_t, target_t, trie_t)
 
 cdef enum:
     TAG_SHIFT = 48

@@ -6,8 +6,6 @@ shard. Needs no GIL, allocates nothing, never blocks: every retry means that ano
 the segment's.
 """
 cimport cython
-from libc.errno cimport errno
-from libc.stdint cimport int64_t
 from posix.types cimport off_t
 from posix.unistd cimport lseek
 

@@ -18,7 +18,7 @@ from posix.unistd cimport _SC_PAGESIZE, sysconf
 
 from shardbroker.shm.atomics cimport (
     add_full_u64, load_acquire_u32, load_acquire_u64, load_relaxed_u32, load_relaxed_u64, store_relaxed_u32,
-    store_relaxed_u64, store_release_u32, store_release_u64)
+    store_relaxed_u64, store_release_u32)
 
 MAGIC = SB_MAGIC
 VERSION = SB_LAYOUT_VERSION
