@@ -253,6 +253,8 @@ cdef int parse_pub(const char* p, const char* end, const char* line, const char*
     op.tail_bytes = 0
     for i in range(count):
         length += tokens[i].bytes + 1
+        if 0 < i < count - 1 and tokens[i].at[tokens[i].bytes] != c' ':
+            return status               # a tab
     if length == <size_t>(line_end - line) + 1 and newline - line_end == 1 and header_bytes != 0:
         op.tail = tokens[1].at
         op.tail_bytes = op.bytes - (tokens[1].at - p)
