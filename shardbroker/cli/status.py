@@ -219,7 +219,9 @@ def _size(count: float) -> str:
 @click.command(name="status")
 @click.option("--pid", type=int, help="Process number of the broker, when several run.")
 @click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
-@click.option("--interval", type=click.FloatRange(0.05, 60), default=1.0, show_default=True, help="Seconds of rates.")
+@click.option(
+    "--interval", type=click.FloatRange(0.05, 60), default=1.0, show_default=True, help="Seconds of rates."
+)
 def status(pid: int | None, json_wanted: bool, interval: float) -> None:
     """Show what the shards of a running broker do."""
     try:
@@ -241,7 +243,11 @@ def _only_broker() -> int:
     if not found:
         raise BrokerError("no broker is running here. Start one with: shardbroker")
     if len(found) > 1:
-        mine = [pid for pid in found if os.path.exists(f"/proc/{pid}") and os.stat(f"/proc/{pid}").st_uid == os.geteuid()]
+        mine = [
+            pid
+            for pid in found
+            if os.path.exists(f"/proc/{pid}") and os.stat(f"/proc/{pid}").st_uid == os.geteuid()
+        ]
         if len(mine) != 1:
             raise BrokerError(f"several brokers run; choose one with --pid: {', '.join(map(str, found))}")
         return mine[0]

@@ -205,7 +205,11 @@ class Front:
             info=self.info_lines,
             log=self.log,
         )
-        return functools.partial(run_shard, setup), [*self._eventfds, self.segment.fd, *self.log.descriptors()]
+        return functools.partial(run_shard, setup), [
+            *self._eventfds,
+            self.segment.fd,
+            *self.log.descriptors(),
+        ]
 
     def _shard_ready(self, shard: int, channel: Channel) -> None:
         if self._lame_duck is not None:
@@ -333,7 +337,9 @@ class Front:
     def describe(self) -> dict[str, Any]:
         """For monitoring and tools; no secrets."""
         secrets = ("user", "password", "token", "arguments")
-        options = {name: value for name, value in dataclasses.asdict(self.options).items() if name not in secrets}
+        options = {
+            name: value for name, value in dataclasses.asdict(self.options).items() if name not in secrets
+        }
         return {
             "server_id": self.server_id,
             "server_name": self.server_name,
@@ -387,7 +393,9 @@ class MonitorProcess:
     def start(self) -> None:
         front = self._front
         ours, theirs = Channel.pair()
-        main = functools.partial(_monitor_main, front.segment, theirs, self._listener, front.options.http_base_path)
+        main = functools.partial(
+            _monitor_main, front.segment, theirs, self._listener, front.options.http_base_path
+        )
         keep = [theirs.fileno(), self._listener.fileno(), front.segment.fd, *front.log.descriptors()]
         self._child = Child(main, keep, "monitor")
         theirs.close()

@@ -30,7 +30,14 @@ SECRETS = {
 # Changed by every reload, or part of another setting's line.
 SILENT = frozenset({"arguments", "config_file", "config_digest", "program", "warnings"})
 DURATIONS = frozenset(
-    {"ping_interval", "write_deadline", "auth_timeout", "lame_duck_duration", "lame_duck_grace_period", "spin"}
+    {
+        "ping_interval",
+        "write_deadline",
+        "auth_timeout",
+        "lame_duck_duration",
+        "lame_duck_grace_period",
+        "spin",
+    }
 )
 _NAMES = {"auth_timeout": "authorization timeout"}
 

@@ -32,7 +32,9 @@ _CREDENTIALS = struct.Struct("3i")
 class Requests:
     """Answers requests on any number of channels."""
 
-    def __init__(self, supervisor: Supervisor, describe: Callable[[], dict[str, Any]], segment_fd: int) -> None:
+    def __init__(
+        self, supervisor: Supervisor, describe: Callable[[], dict[str, Any]], segment_fd: int
+    ) -> None:
         self._supervisor = supervisor
         self._describe = describe
         self._segment_fd = segment_fd

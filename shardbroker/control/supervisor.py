@@ -149,7 +149,9 @@ class Supervisor:
         ours.start(functools.partial(self._message, slot), lambda channel: None)
         self._log.debug(f"Shard {slot.shard} started, pid {slot.child.pid}")
 
-    def _message(self, slot: ShardProcess, channel: Channel, message: Message, descriptors: list[int]) -> None:
+    def _message(
+        self, slot: ShardProcess, channel: Channel, message: Message, descriptors: list[int]
+    ) -> None:
         if message.get("op") == "ready":
             slot.ready = True
             slot.delay = 0.0
@@ -194,5 +196,6 @@ class Supervisor:
     def describe(self) -> list[dict[str, Any]]:
         """One row per shard: number, pid, epoch, ready."""
         return [
-            {"shard": slot.shard, "pid": slot.pid, "epoch": slot.epoch, "ready": slot.ready} for slot in self.shards
+            {"shard": slot.shard, "pid": slot.pid, "epoch": slot.epoch, "ready": slot.ready}
+            for slot in self.shards
         ]

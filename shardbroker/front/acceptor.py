@@ -145,7 +145,9 @@ class Acceptor:
         now = self._loop.time()
         if now - self._said_at >= 1.0:
             self._said_at = now
-            self._log.error(f"Temporary Client Accept Error({error.strerror}), sleeping {PAUSE_SECONDS * 1000:.0f}ms")
+            self._log.error(
+                f"Temporary Client Accept Error({error.strerror}), sleeping {PAUSE_SECONDS * 1000:.0f}ms"
+            )
         self.hold(True)
         self._loop.call_later(PAUSE_SECONDS, self.hold, False)
 
@@ -233,7 +235,7 @@ class Admission:
             asyncio.get_running_loop().call_later(RECOUNT_SECONDS, self._hand, batch[at:], False)
         elif at < len(batch):
             for shard, count in self.placement.choose(self._ready(), len(batch) - at):
-                self.placement.count(shard, count)      # the shard counts their end too
+                self.placement.count(shard, count)  # the shard counts their end too
                 self._send(shard, batch[at : at + count], MAX_CONNECTIONS_EXCEEDED)
                 at += count
 

@@ -176,7 +176,13 @@ def _state(text: str) -> str:
 def _go_quoted(text: str) -> str:
     """Go's %q, as far as query arguments need it."""
     shown = "".join(
-        f"\\{c}" if c in '"\\' else c if c.isprintable() else f"\\u{ord(c):04x}" if ord(c) > 255 else f"\\x{ord(c):02x}"
+        f"\\{c}"
+        if c in '"\\'
+        else c
+        if c.isprintable()
+        else f"\\u{ord(c):04x}"
+        if ord(c) > 255
+        else f"\\x{ord(c):02x}"
         for c in text
     )
     return f'"{shown}"'
@@ -378,7 +384,9 @@ def _connection(row: ConnectionRow, shard: int, query: ConnzQuery, now_ns: int) 
         body["stalls"] = row.stalls
     body["subscriptions"] = row.subscriptions
     body |= {
-        name: text for name, text in (("name", row.name), ("lang", row.lang), ("version", row.version)) if text
+        name: text
+        for name, text in (("name", row.name), ("lang", row.lang), ("version", row.version))
+        if text
     }
     if query.auth and row.user:
         body["authorized_user"] = row.user

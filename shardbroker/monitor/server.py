@@ -60,7 +60,9 @@ class Monitor:
             "/healthz": self._healthz,
         }
         routes = [Route(base + path, page, methods=METHODS) for path, page in pages.items()]
-        return Starlette(routes=routes, exception_handlers={404: _not_found, BadQuery: _bad_query, ChannelClosed: _gone})
+        return Starlette(
+            routes=routes, exception_handlers={404: _not_found, BadQuery: _bad_query, ChannelClosed: _gone}
+        )
 
     async def _root(self, request: Request) -> Response:
         self._requests["/"] += 1
@@ -70,7 +72,9 @@ class Monitor:
         self._requests["/varz"] += 1
         front = await self._channel.request({"op": "varz"})
         rows = stats.snapshot(self._segment)
-        totals = {name: stats.total(rows, name) for name in rows.dtype.names or () if name != "loop_lag_buckets"}
+        totals = {
+            name: stats.total(rows, name) for name in rows.dtype.names or () if name != "loop_lag_buckets"
+        }
         states = stats.slots(self._segment)
         shards = [
             {
@@ -87,7 +91,9 @@ class Monitor:
             }
             for number, (slot, row) in enumerate(zip(states, rows, strict=True))
         ]
-        usage = Usage(totals["rss_bytes"], self._cpu_since_last(totals["cpu_user_us"] + totals["cpu_system_us"]))
+        usage = Usage(
+            totals["rss_bytes"], self._cpu_since_last(totals["cpu_user_us"] + totals["cpu_system_us"])
+        )
         return _json(endpoints.varz(front, totals, usage, self._requests, time.time_ns(), shards))
 
     def _cpu_since_last(self, used_us: int) -> float:

@@ -192,7 +192,9 @@ class Clients:
         elif options.no_responders and not (options.headers and self._options.headers):
             self._refuse_connect(slot, client, errors.NO_RESPONDERS_REQUIRES_HEADERS)
         else:
-            pong_info = self._info.connect_line(client_id, client.ip) if first and options.protocol >= 1 else b""
+            pong_info = (
+                self._info.connect_line(client_id, client.ip) if first and options.protocol >= 1 else b""
+            )
             self._engine.connected(
                 slot,
                 client_id,
@@ -249,7 +251,9 @@ class Clients:
         if reason == CloseReason.SLOW_CONSUMER_PENDING_BYTES:
             log.notice(f"{client} - Slow Consumer Detected: MaxPending of {options.max_pending} Exceeded")
         elif reason == CloseReason.SLOW_CONSUMER_WRITE_DEADLINE:
-            log.notice(f"{client} - Slow Consumer Detected: WriteDeadline of {options.write_deadline:g}s exceeded")
+            log.notice(
+                f"{client} - Slow Consumer Detected: WriteDeadline of {options.write_deadline:g}s exceeded"
+            )
         elif reason == CloseReason.MAX_PAYLOAD_EXCEEDED:
             log.error(f"{client} - maximum payload exceeded")
         elif reason == CloseReason.MAX_CONTROL_LINE_EXCEEDED:
@@ -268,10 +272,14 @@ class Clients:
         shown = _printable(text)
         if level == LEVEL_ERROR and client is not None:
             # A client's own -ERR has its text in quotes; what else is logged as an error is input we cannot read.
-            shown = f"Client Error {shown}" if text.startswith(b"'") else f"Client parser ERROR, proto='{shown}'"
+            shown = (
+                f"Client Error {shown}" if text.startswith(b"'") else f"Client parser ERROR, proto='{shown}'"
+            )
         line = f"{client} - {shown}" if client is not None else shown
         log = self._log
-        {LEVEL_ERROR: log.error, LEVEL_WARNING: log.warning, LEVEL_NOTICE: log.notice}.get(level, log.debug)(line)
+        {LEVEL_ERROR: log.error, LEVEL_WARNING: log.warning, LEVEL_NOTICE: log.notice}.get(level, log.debug)(
+            line
+        )
 
     def _on_trace(self, slot: int, client_id: int, direction: int, text: bytes) -> None:
         arrow = "->>" if direction in (TRACE_OUT, TRACE_PAYLOAD_OUT) else "<<-"
@@ -369,7 +377,9 @@ class Clients:
     def _with_subscriptions(self, row: ConnectionRow, slot: int | None) -> ConnectionRow:
         if slot is None:
             return row
-        return row._replace(subs=[_subscription(sub)[:5] for sub in self._engine.subscriptions(slot, row.cid)])
+        return row._replace(
+            subs=[_subscription(sub)[:5] for sub in self._engine.subscriptions(slot, row.cid)]
+        )
 
     def subsz(self, query: dict[str, Any]) -> dict[str, Any]:
         """This shard's part of a /subsz: {"stats": {...}, "total": n, "rows": [...]}"""
@@ -394,7 +404,9 @@ def without_secrets(text: bytes) -> bytes:
     return text
 
 
-def _row(client: Client, numbers: tuple[int, ...], offset_ns: int, stop_ns: int, reason: int) -> ConnectionRow:
+def _row(
+    client: Client, numbers: tuple[int, ...], offset_ns: int, stop_ns: int, reason: int
+) -> ConnectionRow:
     in_msgs, in_bytes, out_msgs, out_bytes, pending, subscriptions, rtt_ns, activity_ns, stalls = numbers
     said = client.options or DEFAULTS
     return ConnectionRow(

@@ -67,7 +67,9 @@ def parse_connect(arg: bytes, before: ConnectOptions = DEFAULTS) -> ConnectOptio
     if document is None:
         return before
     if not isinstance(document, dict):
-        raise ConnectError(f"json: cannot unmarshal {_kind(document)} into Go value of type server.ClientOpts")
+        raise ConnectError(
+            f"json: cannot unmarshal {_kind(document)} into Go value of type server.ClientOpts"
+        )
     changes: dict[str, Any] = {}
     for key, value in document.items():
         field = _FIELDS.get(key) or _FIELDS.get(key.lower())
@@ -152,4 +154,6 @@ def _wrong_type(value: Any, key: str) -> NoReturn:
 def _kind(value: Any) -> str:
     if isinstance(value, bool):
         return "bool"
-    return {str: "string", int: "number", float: "number", list: "array", dict: "object"}.get(type(value), "null")
+    return {str: "string", int: "number", float: "number", list: "array", dict: "object"}.get(
+        type(value), "null"
+    )

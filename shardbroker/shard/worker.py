@@ -110,7 +110,9 @@ class Worker:
                 while self.clients.open_count:
                     await asyncio.sleep(0.001)
         except TimeoutError:
-            self._log.error(f"Shard {self._setup.shard}: {self.clients.open_count} connections did not close in time")
+            self._log.error(
+                f"Shard {self._setup.shard}: {self.clients.open_count} connections did not close in time"
+            )
         await asyncio.sleep(0)
 
     async def _watch_usage(self) -> None:
