@@ -206,14 +206,13 @@ cdef int run_calls(calls* c, caller* a, int responder, char* carry, char* out,
     cdef size_t carried = 0
     cdef ssize_t made
     cdef uint64_t asked
-    cdef int64_t now
     cdef int result = 0
     load_watch(epoll, EPOLL_CTL_ADD, responder, EPOLLIN, c.callers)
     for i in range(c.callers):
         load_watch(epoll, EPOLL_CTL_ADD, a[i].fd, EPOLLIN, i)
     for i in range(c.callers):
         made = 0
-        for j in range(c.in_flight):
+        for j in range(c.in_flight):  # no-cython-lint
             made += <ssize_t>caller_request(c, &a[i], i, out + made, load_now())
         if send_all(c, a[i].fd, out, made):
             result = -1

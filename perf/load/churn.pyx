@@ -142,7 +142,7 @@ def churn(bytes host, int port, *, double seconds, int width, bytes hello):
     cdef char reason[REASON_BYTES]
     cdef int64_t started_ns
     cdef bint loopback = host[0] == 127
-    cdef int result, i
+    cdef int result
     cdef const char* text = hello
     cdef size_t text_bytes = len(hello)
     if not 1 <= width <= CHURN_WIDTH_MAX or len(host) != 4:

@@ -180,7 +180,7 @@ cdef void flow_fill(run* r, flow* f, int64_t now) noexcept nogil:
         if f.limit - sequence < frames:
             frames = <uint32_t>(f.limit - sequence)
         tail = r.line_bytes + r.payload - 8
-        for i in range(frames):
+        for i in range(frames):  # no-cython-lint
             stamp = <load_stamp*>(at + r.line_bytes)
             sequence += 1
             memcpy(&stamp.sequence, &sequence, 8)
@@ -370,8 +370,8 @@ cdef int run_group(run* r, int group, char* buffer) noexcept nogil:
     """The loop of one thread. 0, or -1 with r.reason set."""
     cdef epoll_event events[EVENTS_MAX]
     cdef int epoll = epoll_create1(0)
-    cdef int i, n, number, moved, mine_finished, mine = 0, mine_sinks = 0, result = 0
-    cdef int64_t now, progress_ns = load_now()
+    cdef int i, n, number, moved, mine = 0, mine_sinks = 0, result = 0
+    cdef int64_t progress_ns = load_now()
     cdef flow* f
     for i in range(r.flows):
         if r.flow[i].group == group:

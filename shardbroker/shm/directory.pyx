@@ -198,7 +198,6 @@ cdef class Directory:
         self.segment = segment
         self.d = segment.directory()
 
-
     def add(self, uint64_t fingerprint, uint32_t shard):
         """Set the shard's bit; False when there is no room in any level."""
         check(self.segment, fingerprint, shard)
