@@ -208,6 +208,9 @@ class Admission:
         if full != self._full:
             self._full = full
             self.on_waiting(full)
+        self._retry_later()
+
+    def _retry_later(self) -> None:
         if self._waiting and self._channels and not self._retrying:
             # Every channel is full: nothing tells when one has room.
             self._retrying = True
@@ -220,6 +223,7 @@ class Admission:
     def _hand(self, batch: list[Accepted], recount: bool = True) -> None:
         if not self._ready():
             self._waiting.extend(batch)
+            self._retry_later()
             return
         room = len(batch)
         if self.connections_max:
