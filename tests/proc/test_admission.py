@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import functools
+import operator
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -188,11 +190,13 @@ def test_accepts_in_batches() -> None:
         acceptor.start()
         while sum(map(len, batches)) < 20:
             await asyncio.sleep(0.001)
-        ports = [port for batch in batches for _, ip, port, kind in batch if (ip, kind) == ("127.0.0.1", "client")]
+        ports = [
+            port for batch in batches for _, ip, port, kind in batch if (ip, kind) == ("127.0.0.1", "client")
+        ]
         assert ports == [client.getsockname()[1] for client in clients]
         assert len(batches) < 20
         acceptor.close()
-        for descriptor, *_ in sum(batches, []):
+        for descriptor, *_ in functools.reduce(operator.iadd, batches, []):
             os.close(descriptor)
         for client in clients:
             client.close()

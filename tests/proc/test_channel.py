@@ -65,9 +65,9 @@ def test_descriptors_go_with_their_message_and_ours_are_closed() -> None:
         pipes = [os.pipe() for _ in range(5)]
         ours.send({"large": "x" * (2 * PACKET_BYTES_MAX)}, [read for read, _ in pipes])
         ours.send({})
-        message, descriptors = await inbox.messages.get()
+        _message, descriptors = await inbox.messages.get()
         assert len(descriptors) == 5
-        for (read, write), arrived in zip(pipes, descriptors, strict=True):
+        for (_read, write), arrived in zip(pipes, descriptors, strict=True):
             assert not os.get_inheritable(arrived)
             os.write(write, b"%d" % write)
             assert os.read(arrived, 10) == b"%d" % write
