@@ -56,7 +56,7 @@ def by_function(path: Path) -> Counter[str]:
 def one_run(
     spec: str, load: str, messages: int, directory: Path
 ) -> tuple[int, dict[str, Counter[str]]]:
-    """Start, load, stop. The messages counted, and the instructions by function of the front and the workers."""
+    """Start, load, stop. The messages counted, and instructions by function: front and workers."""
     valgrind = [
         "valgrind", "--tool=callgrind", "--trace-children=yes", "--quiet",
         f"--callgrind-out-file={directory}/out.%p",
