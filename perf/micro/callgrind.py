@@ -6,8 +6,8 @@
           where there are subscribers), by process and by function
 
 Start, stop and connecting are in both runs and fall out. What goes by the clock (pings, heartbeats) does not
-quite: under valgrind all is about fifty times slower; the more messages, the less of it. Unlike times the
-figure hardly changes when the machine is busy. A system call is one instruction here, so it says nothing of
+quite: under valgrind all is about fifty times slower; the more messages, the less of it. Three
+runs of 1x1_16 gave 580, 587 and 591 for the worker; the front's figure is noise of a few instructions. A system call is one instruction here, so it says nothing of
 the kernel's part.
 
     python -m perf.micro.callgrind 1x1_16 fan_out_1x8_16 [--server shardbroker:1] [--messages 20000,120000]
