@@ -5,10 +5,10 @@
     unit: (run 2 - run 1) / (B - A), user-mode instructions per message of the load's count (deliveries
           where there are subscribers), by process and by function
 
-Start, stop and connecting are in both runs and fall out. What goes by the clock (pings, heartbeats) does not
-quite: under valgrind all is about fifty times slower; the more messages, the less of it. Three
-runs of 1x1_16 gave 580, 587 and 591 for the worker; the front's figure is noise of a few instructions. A system call is one instruction here, so it says nothing of
-the kernel's part.
+Start, stop and connecting are in both runs and fall out. What goes by the clock (pings, heartbeats) does
+not quite: under valgrind all is about fifty times slower; the more messages, the less of it. Three runs
+of 1x1_16 gave 580, 587 and 591 for the worker; the front's figure is noise of a few instructions. A
+system call is one instruction here, so it says nothing of the kernel's part.
 
     python -m perf.micro.callgrind 1x1_16 fan_out_1x8_16 [--server shardbroker:1] [--messages 20000,120000]
 """
