@@ -1,4 +1,5 @@
 """Types of loop.pyx."""
+
 import selectors
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -151,6 +151,8 @@ def ping_pong(RingWriter writer, RingReader reader, Doorbell own, Doorbell peer,
                 turn = False
             got = ring_next(&reader.r, &view)
             if got == 0:
+                for spin in range(mix(number ^ <uint64_t> 0x5555) & 2047):
+                    spin_turn()
                 doorbell_set_asleep(own.slot)
                 if not ring_readable(&reader.r):
                     sleeps += 1
@@ -184,23 +186,31 @@ def ping_pong(RingWriter writer, RingReader reader, Doorbell own, Doorbell peer,
 
 
 def hammer(Directory directory, uint32_t shard, uint64_t seed, uint64_t operations, uint64_t keys):
-    """Add or remove the shard's bit of a random key out of `keys`, again and again. Returns how many adds failed.
+    """Add or remove the shard's bit of a random key out of `keys`, again and again.
 
     Operation i draws r = mixed(seed + i): key mixed(r // 2 % keys) | 1, added when r is odd, removed when it is even.
+    Returns (adds that failed, times that the bit was not found as this process had left it).
     """
     cdef uint64_t full = 0
+    cdef uint64_t lost = 0
     cdef uint64_t i
     cdef uint64_t draw
     cdef uint64_t key
+    cdef bytearray memory = bytearray(keys)
+    cdef unsigned char *left = <unsigned char *> <char *> memory
     with nogil:
         for i in range(operations):
             draw = mix(seed + i)
             key = mix((draw >> 1) % keys) | 1
+            lost += (directory_shards(&directory.d, key) >> shard & 1) != left[(draw >> 1) % keys]
+            left[(draw >> 1) % keys] = draw & 1
             if draw & 1:
-                full += directory_add(&directory.d, key, shard) != 0
+                if directory_add(&directory.d, key, shard) != 0:
+                    full += 1
+                    left[(draw >> 1) % keys] = 0
             else:
                 directory_remove(&directory.d, key, shard)
-    return full
+    return full, lost
 
 
 def watch(Directory directory, uint64_t must, uint64_t keys, uint64_t rounds):
