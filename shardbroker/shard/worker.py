@@ -118,6 +118,7 @@ class Worker:
     async def _watch_usage(self) -> None:
         while True:
             self._usage.update()
+            self._engine.trim()
             await asyncio.sleep(USAGE_SECONDS)
 
     def _ready(self) -> None:

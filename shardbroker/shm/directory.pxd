@@ -1,7 +1,7 @@
 """The interest directory: fingerprint of (account, subject) -> set of shards, in shared memory, without locks.
 
     fingerprint   [ partition 12 bits | second bucket ... | ... first bucket ]
-    levels        2^15, 2^18, 2^21, 2^24 slots of 16 bytes; in every level a key has two buckets of 8 slots (2 lines)
+    levels        2^16, 2^18, 2^20, 2^23 slots of 16 bytes; in every level a key has two buckets of 8 slots (2 lines)
     slot          {fingerprint, shards}, changed by one 16-byte compare-and-swap: never half of it is seen
 
 Any shard sets and clears its own bit, wherever the key is. A slot whose set becomes empty is freed in the same swap. A

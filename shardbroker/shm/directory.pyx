@@ -35,7 +35,7 @@ cdef void bump_version(directory_t *d, uint64_t fingerprint) noexcept nogil:
 cdef directory_slot_t *find_free(directory_t *d, uint32_t level, uint64_t fingerprint) noexcept nogil:
     """A free slot in the emptier of the key's two buckets, or NULL.
 
-    Two buckets, the emptier taken, filled the levels of 2^15, 2^18 and 2^21 slots to 75, 75 and 74 % before the next one
+    Two buckets, the emptier taken, filled levels of 2^15, 2^18 and 2^21 slots to 75, 75 and 74 % before the next one
     was needed (random keys); one window of the same 16 slots is expected to overflow at about a third.
     """
     cdef directory_slot_t *first[2]

@@ -34,8 +34,8 @@ SLOT_BOOTING = SB_SLOT_BOOTING
 SLOT_READY = SB_SLOT_READY
 SLOT_DEAD = SB_SLOT_DEAD
 SLOT_STATES = ("EMPTY", "BOOTING", "READY", "DEAD")
-# 512 KiB, 4 MiB, 32 MiB and 256 MiB of 16-byte slots: room for some 16 million distinct literal subjects.
-LEVEL_BITS = (15, 18, 21, 24)
+# 1, 4, 16 and 128 MiB of 16-byte slots: room for some 7 million distinct literal subjects; a million take 22 MB.
+LEVEL_BITS = (16, 18, 20, 23)
 
 Field = namedtuple("Field", "name offset bytes count")
 Field.__doc__ = "One field of a struct of layout.h: byte offset, bytes of an element, number of elements."
