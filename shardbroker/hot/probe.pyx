@@ -19,10 +19,10 @@ from shardbroker.hot.engine cimport (
     engine_on_partial, engine_on_rings, engine_resume, engine_rings_waiting, engine_sweep, route_of)
 from shardbroker.hot.interest cimport (
     interest_control, interest_drain_spills, interest_lookup, interest_membership, interest_publish, interest_route)
-from shardbroker.hot.memory cimport mem_alloc, mem_zero
+from shardbroker.hot.memory cimport mem_alloc
 from shardbroker.hot.model cimport (
     CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_DIRTY, CONNECTION_HANGUP, CONNECTION_HELD, CONNECTION_PAUSED,
-    CONNECTION_READABLE, CONNECTION_READY, CONNECTION_STALLED, LITERAL_PARTS, connection_t, members_t, queue_t, route_t,
+    CONNECTION_READABLE, CONNECTION_READY, CONNECTION_STALLED, LITERAL_PARTS, connection_t, queue_t, route_t,
     subscription_t)
 from shardbroker.hot.outbound cimport (
     out_append, out_borrow, out_drop, out_free_pools, out_gather, out_iov_t, out_keep, out_sent, outbound_t)

@@ -139,7 +139,7 @@ def ping_pong(RingWriter writer, RingReader reader, Doorbell own, Doorbell peer,
     with nogil:
         while number < rounds:
             if turn:
-                for spin in range(mix(number + serves) & 4095):
+                for spin in range(mix(number + serves) & 4095):  # no-cython-lint
                     spin_turn()
                 if ring_claim(&writer.w, 8, 1, 0) == NULL:
                     got = -1
@@ -151,7 +151,7 @@ def ping_pong(RingWriter writer, RingReader reader, Doorbell own, Doorbell peer,
                 turn = False
             got = ring_next(&reader.r, &view)
             if got == 0:
-                for spin in range(mix(number ^ <uint64_t> 0x5555) & 2047):
+                for spin in range(mix(number ^ <uint64_t> 0x5555) & 2047):  # no-cython-lint
                     spin_turn()
                 doorbell_set_asleep(own.slot)
                 if not ring_readable(&reader.r):
@@ -219,7 +219,7 @@ def watch(Directory directory, uint64_t must, uint64_t keys, uint64_t rounds):
     cdef uint64_t i
     cdef uint64_t j
     with nogil:
-        for i in range(rounds):
+        for i in range(rounds):  # no-cython-lint
             for j in range(keys):
                 missing += (directory_shards(&directory.d, mix(j) | 1) & must) != must
     return missing
