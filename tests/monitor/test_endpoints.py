@@ -71,7 +71,7 @@ def test_times(ns: int, text: str) -> None:
         ({"offset": "9" * 20}, "value out of range"),
         ({"limit": "9223372036854775808"}, "value out of range"),
         ({"limit": "1" * 5000}, "value out of range"),
-        ({"limit": "١"}, "invalid syntax"),
+        ({"limit": "\u0661"}, "invalid syntax"),
         ({"cid": "-1"}, "Error decoding uint64 for 'cid': strconv.ParseUint: parsing \"-1\": invalid syntax"),
         ({"cid": "18446744073709551616"}, "value out of range"),
         (
