@@ -38,6 +38,7 @@ cdef class Engine:
     cdef list rings
     cdef object _settings
     cdef bint snapshots_reported
-    cdef uint64_t trimmed_at            # changes seen when memory was last given back
+    cdef uint64_t changes_trimmed       # comings and goings when memory was last given back
+    cdef uint64_t changes_seen
     cdef connection_t* find(self, uint32_t slot, uint64_t client_id)
     cdef void check_ready(self) noexcept

@@ -49,7 +49,8 @@ from shardbroker.shm.ring cimport (
 cdef enum:
     SECOND_NS = 1000000000
     MILLISECOND_NS = 1000000
-    TRIM_CHANGES = 150000
+    TRIM_CHANGES = 20000
+    CONNECTION_CHANGES = 20             # a connection's memory against a subscription's
     STOP_PARSING = CONNECTION_CLOSING | CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD
 
 CONNECTION_FIELDS = (
@@ -598,7 +599,11 @@ cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, 
     m.client_id = rec.client_id
     m.slot = rec.slot
     m.from_shard = <int>from_shard
-    m.hash = rec.hash
+    m.hash = sb_hash(names + rec.queues_bytes, rec.subject_bytes, e.account.seed)
+    if m.hash != rec.hash:
+        # A route under a wrong hash would outlive its subscriptions.
+        e.stats.ring_corrupt += 1
+        return
     m.subject = names + rec.queues_bytes
     m.subject_bytes = rec.subject_bytes
     m.tail = m.subject + rec.subject_bytes + 1
@@ -1185,12 +1190,15 @@ cdef class Engine:
                 "routes": self.e.account.routes_cached, "overflow_bytes": self.e.stats.overflow_bytes}
 
     def trim(self):
-        """Give unused memory back when much has come and gone since the last time. For a timer of seconds."""
+        """Give unused memory back once things are quiet after many came and went. For a timer of about a second."""
         cdef uint64_t changes = (self.e.account.inserts + self.e.account.removes
-                                 + 20 * (self.e.stats.connections_total + self.e.stats.closed_total))
-        if changes - self.trimmed_at > TRIM_CHANGES:
-            self.trimmed_at = changes
+                                 + CONNECTION_CHANGES * (self.e.stats.connections_total + self.e.stats.closed_total))
+        if changes != self.changes_seen:
+            self.changes_seen = changes
+        elif changes - self.changes_trimmed > TRIM_CHANGES:
+            self.changes_trimmed = changes
             with nogil:
+                out_free_pools(&self.e.out)
                 mem_trim()
 
     def take_events(self):
