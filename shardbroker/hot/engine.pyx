@@ -743,6 +743,7 @@ cdef bint engine_resume(engine_t* e) noexcept nogil:
         following = c.wait_next
         if c.flags & CONNECTION_HELD and e.control_spilled_shards == 0:
             c.flags &= ~<uint32_t>CONNECTION_HELD
+            c.write_deadline_ns = 0     # it was we who kept it waiting
             mark_dirty(e, c)
         if c.flags & CONNECTION_STALLED and c.stall_shards & e.spilled_shards == 0 and c.stalled_until_ns <= e.now_ns:
             c.stall_shards = 0
