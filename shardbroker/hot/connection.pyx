@@ -74,6 +74,7 @@ cdef void connection_close(engine_t* e, connection_t* c, uint32_t reason) noexce
         return
     c.flags |= CONNECTION_CLOSING
     c.close_reason = reason
+    c.subscriptions_closed = c.subscriptions
     c.close_next = e.reaping
     e.reaping = c
     e.stats.connections -= 1
@@ -118,7 +119,7 @@ cdef void connection_row(connection_t* c, uint64_t* row) noexcept nogil:
     row[2] = c.out_msgs
     row[3] = c.out_bytes
     row[4] = c.pending_bytes
-    row[5] = c.subscriptions
+    row[5] = c.subscriptions_closed if c.flags & CONNECTION_CLOSING else c.subscriptions
     row[6] = c.rtt_ns
     row[7] = c.activity_ns
     row[8] = c.stalls

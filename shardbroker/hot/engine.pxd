@@ -35,7 +35,7 @@ cdef class Engine:
     cdef attach_t attach                # set by the loop: register, and close, a socket
     cdef detach_t detach
     cdef object segment
-    cdef list rings
+    cdef tuple rings                    # RingWriters and RingReaders, which own the mappings
     cdef object _settings
     cdef bint snapshots_reported
     cdef uint64_t changes_trimmed       # comings and goings when memory was last given back

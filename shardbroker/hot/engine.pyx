@@ -5,6 +5,7 @@ on the hot path; the class Engine owns the memory and is the Python face for the
 on_pub is the one place that decides what becomes of a message: counted, allowed, matched here, sent to other shards,
 and, when nobody wants it, answered with 503.
 """
+cimport cython
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
@@ -875,6 +876,8 @@ cdef object connection_tuple(connection_t* c):
             bool(row[9] & CONNECTION_CONNECTED))
 
 
+# A collector that cleared it first would unmap the rings that the last unsubscriptions are told over: a crash.
+@cython.no_gc_clear
 cdef class Engine:
     """One shard's engine, as the control side uses it. Shard thread only.
 
@@ -886,11 +889,11 @@ cdef class Engine:
         cdef int i
         cdef RingWriter w
         cdef RingReader r
+        rings = []
         memset(&self.e, 0, sizeof(engine_t))
         if not 1 <= shards <= SHARDS_MAX or not 0 <= shard < shards:
             raise ValueError(f"shard {shard} of {shards}: there are 1 to {SHARDS_MAX} shards")
         self.segment = segment
-        self.rings = []
         self.e.shard = shard
         self.e.shards = shards
         self.e.header = segment.header()
@@ -918,16 +921,17 @@ cdef class Engine:
                 self.e.peers[i].eventfd = eventfds[i]
                 w = RingWriter(segment, shard, i, False)
                 self.e.peers[i].data_out = &w.w
-                self.rings.append(w)
+                rings.append(w)
                 w = RingWriter(segment, shard, i, True)
                 self.e.peers[i].control_out = &w.w
-                self.rings.append(w)
+                rings.append(w)
                 r = RingReader(segment, i, shard, False)
                 self.e.peers[i].data_in = &r.r
-                self.rings.append(r)
+                rings.append(r)
                 r = RingReader(segment, i, shard, True)
                 self.e.peers[i].control_in = &r.r
-                self.rings.append(r)
+                rings.append(r)
+        self.rings = tuple(rings)           # a list the collector would empty
         interest_on_stall(slow_publisher)
         interest_boot(&self.e)
 

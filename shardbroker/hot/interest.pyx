@@ -198,12 +198,19 @@ cdef bint tell_change(engine_t* e, account_t* a, change_t change, bint added, co
     hash = fingerprint(a, subject, subject_bytes)
     if added:
         if directory_add(&e.directory, hash, e.shard) < 0:
-            # The directory is full: every shard asks this one about every subject that it does not find.
+            # The directory is full: told like a pattern.
             e.stats.directory_full += 1
             return tell_all(e, RECORD_PLAIN, a.id, 1, subject, subject_bytes, NULL, 0)
-    else:
+    elif in_directory(e, hash):
         directory_remove(&e.directory, hash, e.shard)
+    else:
+        return tell_all(e, RECORD_PLAIN, a.id, 0, subject, subject_bytes, NULL, 0)
     return False
+
+
+cdef inline bint in_directory(engine_t* e, uint64_t hash) noexcept nogil:
+    """Whether the directory had room for this shard's interest in a literal subject."""
+    return directory_shards(&e.directory, hash) >> e.shard & 1
 
 
 cdef bint interest_subscribe(engine_t* e, account_t* a, subscription_t* sub, const char* subject, uint32_t subject_bytes,
@@ -249,11 +256,16 @@ cdef inline uint64_t fingerprint(account_t* a, const char* subject, size_t n) no
     return sb_hash(subject, n, a.seed)
 
 
+cdef inline uint64_t other_shards(engine_t* e) noexcept nogil:
+    """Every shard that there is but this one: what else stands in shared memory is no shard."""
+    return (~<uint64_t>0 >> (64 - e.shards)) & ~(<uint64_t>1 << e.shard)
+
+
 cdef uint64_t interest_lookup(engine_t* e, message_t* m) noexcept nogil:
     """Other shards with plain interest in the subject that e.match was made for."""
     if e.shards == 1:
         return 0
-    return (e.match.remote | directory_shards(&e.directory, m.hash)) & ~(<uint64_t>1 << e.shard)
+    return (e.match.remote | directory_shards(&e.directory, m.hash)) & other_shards(e)
 
 
 cdef uint64_t interest_route(engine_t* e, message_t* m, route_t* r) noexcept nogil:
@@ -264,7 +276,7 @@ cdef uint64_t interest_route(engine_t* e, message_t* m, route_t* r) noexcept nog
     version = directory_version(&e.directory, m.hash) + 1
     if r.directory_version != version:
         # The version was read first, so a change after it is seen next time.
-        r.remote = (r.remote_patterns | directory_shards(&e.directory, m.hash)) & ~(<uint64_t>1 << e.shard)
+        r.remote = (r.remote_patterns | directory_shards(&e.directory, m.hash)) & other_shards(e)
         r.directory_version = version
     return r.remote
 
@@ -297,8 +309,12 @@ cdef void on_interest(engine_t* e, uint32_t shard, int kind, const char* body, s
     if r.epoch != p.epoch:
         if <int>(r.epoch - p.epoch) < 0:
             return                      # of a process that is gone
-        forget(e, shard)
-        p.epoch = r.epoch
+        interest_membership(e)          # a new one: the front said so before it could write anything
+        if r.epoch != p.epoch:
+            e.stats.ring_corrupt += 1
+            return
+    if slot_state(p.slot) == SB_SLOT_DEAD:
+        return                          # nobody wants it any more
     if kind == RECORD_SNAPSHOT_BEGIN:
         sublist_remote_forget(e.account, shard)
         p.in_snapshot = True
@@ -385,11 +401,12 @@ cdef void snapshot_visit(void* context, members_t* home, bint pattern) noexcept 
     cdef queue_t* q = sublist_queue(home)
     cdef size_t n
     cdef char* text
-    if q == NULL and not pattern:
-        return                          # in the directory
     n = sublist_subject(home, NULL)
     text = <char*>mem_alloc(n)
     sublist_subject(home, text)
+    if q == NULL and not pattern and in_directory(s.e, fingerprint(s.e.account, text, n)):
+        free(text)
+        return
     if q == NULL:
         send_interest(s.e, s.shard, RECORD_PLAIN, s.e.account.id, 1, text, <uint32_t>n, NULL, 0)
     else:
@@ -444,15 +461,15 @@ cdef void interest_boot(engine_t* e) noexcept nogil:
             continue
         p = &e.peers[i]
         p.epoch = slot_epoch(p.slot)
+        state = slot_state(p.slot)
         if e.epoch > 1:
             ring_reader_skip(p.data_in)
             ring_reader_skip(p.control_in)
-            state = slot_state(p.slot)
             if state == SB_SLOT_READY or state == SB_SLOT_BOOTING:
                 p.snapshot_awaited = True
                 e.snapshots_awaited += 1
-            if state == SB_SLOT_BOOTING and p.epoch > 1:
-                p.wants_snapshot = True
+        if state == SB_SLOT_BOOTING and p.epoch > 1:
+            p.wants_snapshot = True     # a replacement that may have come before us, and awaits ours too
     slot_attached_store(e.slot, e.epoch)
     membership_bump(e.header)
     for i in range(e.shards):

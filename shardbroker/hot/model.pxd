@@ -69,6 +69,7 @@ cdef struct connection_t:
     subscription_t** sids
     uint32_t sids_capacity
     uint32_t subscriptions
+    uint32_t subscriptions_closed       # how many it had when it was closed
     # Output
     span_t* spans
     uint32_t spans_first

@@ -68,7 +68,7 @@ cdef inline bint record_message_check(const char* body, size_t n) noexcept nogil
         if at + 4 > end:
             return False
         length = (<const uint32_t*>(body + at))[0]
-        at += 4 + <uint64_t>((length + 3) & ~<uint32_t>3)
+        at += 4 + ((<uint64_t>length + 3) & ~<uint64_t>3)
         if at > end or length == 0:
             return False
     if at != end:
