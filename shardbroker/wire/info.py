@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import os
-import socket
 from typing import Any
 
 import orjson
@@ -83,41 +81,14 @@ def advertised(options: Options) -> tuple[str, int]:
 
 
 def connect_urls(options: Options) -> list[str]:
-    """`host:port` of where clients can come back to: what is advertised, else the host's addresses if all are listened on.
+    """`host:port` of where clients can come back to: what the operator advertises, else nothing.
 
-    A server on one address says nothing: clients know it already (server.go getConnectURLs).
+    As of nats-server without a cluster: with one server a client knows already where it is, and the addresses of its
+    interfaces may be no good from where the client stands.
     """
-    if options.client_advertise:
-        return [join_host_port(*parse_host_port(options.client_advertise, options.port))]
-    return [join_host_port(address, options.port) for address in host_addresses(options.host)]
-
-
-def host_addresses(host: str) -> list[str]:
-    """The machine's addresses that others can reach, when `host` means all of them; else none.
-
-    Source: server.go getNonLocalIPsIfHostIsIPAny: no loopback, link-local or multicast addresses.
-    """
-    try:
-        if not ipaddress.ip_address(host).is_unspecified:
-            return []
-    except ValueError:
+    if not options.client_advertise:
         return []
-    # Only here: a server on one address does not need it.
-    import psutil
-
-    families = (socket.AF_INET, socket.AF_INET6) if ":" in host else (socket.AF_INET,)
-    found: list[str] = []
-    for interface in psutil.net_if_addrs().values():
-        for item in interface:
-            if item.family not in families:
-                continue
-            address = ipaddress.ip_address(item.address.partition("%")[0])
-            local = (
-                address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified
-            )
-            if not local and str(address) not in found:
-                found.append(str(address))
-    return found
+    return [join_host_port(*parse_host_port(options.client_advertise, options.port))]
 
 
 def parse_host_port(text: str, port_default: int) -> tuple[str, int]:

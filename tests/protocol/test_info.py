@@ -37,7 +37,7 @@ def test_fields_of_a_plain_server(connect: Connect, broker: Broker) -> None:
         assert not info.get(absent), absent
 
 
-def test_only_connections_on_all_addresses_learn_connect_urls(connect: Connect) -> None:
+def test_connect_urls_are_what_is_advertised(connect: Connect) -> None:
     assert not connect(None).info.get("connect_urls")
 
 
