@@ -121,8 +121,8 @@ def drain(RingReader reader, uint64_t first, uint64_t count, uint32_t words_min,
 def ping_pong(RingWriter writer, RingReader reader, Doorbell own, Doorbell peer, uint64_t rounds, bint serves):
     """Send one record to and fro, sleeping in between with a cap of 100 ms, as a shard does.
 
-    The time between receiving and answering varies from nothing to some microseconds, so that the answer meets the
-    other side at every point of its falling asleep. Returns (sleeps, sleeps that ended by the cap with a record waiting:
+    The times before answering and before falling asleep vary by about a microsecond, so that the answer meets the other
+    side at every point of its falling asleep. Returns (sleeps, sleeps that ended by the cap with a record waiting:
     the lost wake-ups).
     """
     cdef uint64_t sleeps = 0
@@ -139,7 +139,7 @@ def ping_pong(RingWriter writer, RingReader reader, Doorbell own, Doorbell peer,
     with nogil:
         while number < rounds:
             if turn:
-                for spin in range(mix(number + serves) & 4095):  # no-cython-lint
+                for spin in range(mix(number + serves) & 1023):  # no-cython-lint
                     spin_turn()
                 if ring_claim(&writer.w, 8, 1, 0) == NULL:
                     got = -1
@@ -151,8 +151,9 @@ def ping_pong(RingWriter writer, RingReader reader, Doorbell own, Doorbell peer,
                 turn = False
             got = ring_next(&reader.r, &view)
             if got == 0:
-                for spin in range(mix(number ^ <uint64_t> 0x5555) & 2047):  # no-cython-lint
-                    spin_turn()
+                for spin in range(mix(number ^ <uint64_t> 0x5555) & 1023):  # no-cython-lint
+                    if ring_readable(&reader.r):
+                        break
                 doorbell_set_asleep(own.slot)
                 if not ring_readable(&reader.r):
                     sleeps += 1

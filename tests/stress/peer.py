@@ -65,7 +65,8 @@ def main(action: str, fd: int, *arguments: str) -> None:
     if action == "pump":
         print(probe.pump(RingWriter(segment.map, 0, 1), *numbers))
     elif action == "ping":
-        rounds, own, peer = numbers
+        rounds, own, peer, processor = numbers
+        os.sched_setaffinity(0, {processor})
         print(*probe.ping_pong(RingWriter(segment.map, 1, 0), RingReader(segment.map, 0, 1),
                                Doorbell(segment.map, 1, own), Doorbell(segment.map, 0, peer), rounds, False))
     elif action == "hammer":
