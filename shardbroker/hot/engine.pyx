@@ -275,11 +275,11 @@ cdef void rewrite(engine_t* e, message_t* m) noexcept nogil:
     cdef size_t need = <size_t>m.reply_bytes + m.payload_bytes + 64 + SB_SLACK
     cdef size_t n = 0
     cdef char* p
+    if e.borrowed:
+        e.flush(e)                      # an earlier rewritten payload may still be referred to
     if need > e.rewritten_capacity:
         e.rewritten_capacity = need
         e.rewritten = <char*>mem_resize(e.rewritten, need)
-    elif e.borrowed:
-        e.flush(e)                      # an earlier rewritten payload may still be referred to
     p = e.rewritten
     if m.reply_bytes:
         memcpy(p, m.reply, m.reply_bytes)
