@@ -614,6 +614,11 @@ cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, 
     m.payload_bytes = rec.payload_bytes
     m.payload = body + n - 2 - rec.payload_bytes
     m.header_bytes = rec.header_bytes
+    if sb_unlikely(rec.redraws) and rec.slot < e.connections_count:
+        # Drawn again, it may come back to the shard of its publisher, who may not want an echo.
+        m.publisher = e.connections[rec.slot]
+        if m.publisher != NULL and m.publisher.client_id != rec.client_id:
+            m.publisher = NULL
     m.delivered = 0
     m.head = NULL
     m.bare_line = NULL
