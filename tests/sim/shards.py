@@ -8,6 +8,7 @@ from typing import Any
 from shardbroker.hot.engine import Engine
 from shardbroker.hot.probe import Shard
 from shardbroker.options import EngineSettings, Options
+from shardbroker.shm.layout import structs
 from shardbroker.shm.segment import Segment
 
 HOUR_NS = 3_600_000_000_000
@@ -20,14 +21,22 @@ def settings(**changes: Any) -> EngineSettings:
     return dataclasses.replace(quiet, **changes)
 
 
-def small_segment(shards: int, ring_bytes: int = 4096, control_ring_bytes: int = 4096) -> Segment:
-    """Rings that fill all the time, and a directory whose levels overflow."""
-    return Segment.create(shards, ring_bytes, control_ring_bytes, level_bits=(5, 8, 12, 12))
+def small_segment(
+    shards: int, ring_bytes: int = 4096, control_ring_bytes: int = 4096, key: bytes | None = None
+) -> Segment:
+    """Rings that fill all the time, and a directory whose levels overflow. key: 16 bytes that all hashes and draws
+    depend on, for histories that can be repeated; else random."""
+    segment = Segment.create(shards, ring_bytes, control_ring_bytes, level_bits=(5, 8, 12, 12))
+    if key is not None:
+        at = next(field.offset for field in structs()["header"][1] if field.name == "fingerprint_key")
+        segment.buffer[at : at + 16] = key
+    return segment
 
 
-def boot(segment: Segment, number: int, *, read_bytes: int = 65536, **changes: Any) -> Shard:
-    """A new process in this slot, as the front starts one."""
-    segment.map.mark_booting(number)
+def boot(segment: Segment, number: int, *, marked: bool = False, read_bytes: int = 65536, **changes: Any) -> Shard:
+    """A new process in this slot, as the front starts one; `marked`: the slot has been told already."""
+    if not marked:
+        segment.map.mark_booting(number)
     shards = segment.map.shards
     return Shard(Engine(number, shards, segment.map, [-1] * shards, settings(**changes)), read_bytes)
 
