@@ -170,8 +170,9 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
             n -= missing
         if e.shards > 1:
             engine_catch_up(e)
-        if c.partial_bytes == c.partial_need:
-            engine_on_partial(e, c)
+        if c.partial_bytes == c.partial_need or (
+                c.partial_bytes + 1 == c.partial_need and c.partial[c.partial_bytes - 1] != c'\r'):
+            engine_on_partial(e, c)     # whole; or wrong behind the payload, which is told without waiting
         if n:
             if c.partial != NULL:
                 # Parsing stopped inside the kept input: the rest joins it.
