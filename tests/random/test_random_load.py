@@ -131,6 +131,33 @@ def test_a_shard_that_stands_still_for_a_second(swarm: Start, seed: int, ring: s
 
 
 @pytest.mark.parametrize("shards", SHARDS)
+@pytest.mark.parametrize("seed", SEEDS)
+def test_group_members_that_come_and_go_alone_on_their_shard(swarm: Start, shards: int, seed: int) -> None:
+    """A record may find the last member of its shard gone and is drawn again: exactly one gets it all the same."""
+    rng = random.Random(seed)
+    instance = swarm(shards)
+    listeners = covering(instance, 2 * shards)
+    load = Load(instance, ["g.a", "g.b"])
+    for connection in listeners:
+        load.listen(connection)
+    load.subscribe(listeners[0], "g.*", "g")
+    publishers = [Publisher(load, c) for c in covering(instance, 2 * shards)]
+    instance.flush(listeners)
+    passing: list[Subscription] = []
+    for _ in range(3000):
+        if passing and (len(passing) > 2 or rng.random() < 0.5):
+            load.unsubscribe(passing.pop(rng.randrange(len(passing))))
+        else:
+            passing.append(load.subscribe(rng.choice(listeners[1:]), rng.choice(["g.*", "g.a"]), "g"))
+        for _ in range(rng.randint(0, 6)):
+            rng.choice(publishers).publish(rng.randrange(2), 4)
+        if rng.random() < 0.3:
+            instance.pump()
+    load.settle()
+    load.check(f"seed {seed}")
+
+
+@pytest.mark.parametrize("shards", SHARDS)
 @pytest.mark.parametrize("layout", [(1, 1, 1, 1), (6, 1, 1, 2), (1, 0, 5, 1)])
 def test_fairness(swarm: Start, shards: int, layout: tuple[int, ...]) -> None:
     """Members share evenly, however unevenly they are spread over shards and connections."""
