@@ -6,7 +6,6 @@ import asyncio
 import errno
 import functools
 import gc
-import gc
 import operator
 import os
 import socket
@@ -18,12 +17,6 @@ import pytest
 from shardbroker.front import acceptor as module
 from shardbroker.front.acceptor import Accepted, Acceptor, Admission, open_listener
 from shardbroker.front.placement import Placement
-
-
-def descriptors() -> int:
-    """Open ones of this process; those that only await collection (other tests') are closed first."""
-    gc.collect()
-    return len(os.listdir("/proc/self/fd"))
 
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
