@@ -5,6 +5,7 @@ Races show at native speed, not at Python's. Every loop runs without the GIL, in
 """
 from libc.stdint cimport uint32_t, uint64_t
 
+from shardbroker.shm.atomics cimport load_relaxed_u32
 from shardbroker.shm.directory cimport Directory, directory_add, directory_remove, directory_shards
 from shardbroker.shm.doorbell cimport (
     Doorbell, doorbell_awake, doorbell_drain, doorbell_fence, doorbell_ring, doorbell_set_asleep)
@@ -184,6 +185,69 @@ def ping_pong(RingWriter writer, RingReader reader, Doorbell own, Doorbell peer,
     if got < 0:
         raise AssertionError(f"stopped in round {number} of {rounds}: ring full or corrupt, or the other side is gone")
     return sleeps, missed
+
+
+cdef inline bint say(RingWriter writer, uint64_t word) noexcept nogil:
+    cdef uint64_t *body = <uint64_t *> ring_claim(&writer.w, 8, 1, 0)
+    if body == NULL:
+        return False
+    body[0] = word
+    ring_commit(&writer.w)
+    return ring_publish(&writer.w)
+
+
+cdef inline uint64_t hear(RingReader reader) noexcept nogil:
+    """Wait for the next record: its word, or all ones when the ring is corrupt or nothing comes for a long time."""
+    cdef record_view view
+    cdef uint64_t tries = 0
+    cdef int got = 0
+    while got == 0 and tries < 10000000:
+        got = ring_next(&reader.r, &view)
+        tries += 1
+        if tries & 1023 == 0:
+            sched_yield()
+    if got != 1:
+        return ~<uint64_t> 0
+    tries = (<uint64_t *> view.body)[0]
+    ring_release(&reader.r)
+    return tries
+
+
+def wake_race(RingWriter writer, RingReader reader, Doorbell sleeper, uint64_t rounds, bint wakes):
+    """The two halves of the doorbell against each other, without system calls: returns rounds that would sleep for ever.
+
+    In each round one side publishes, fences and looks at the flag (wakes=True); the other sets the flag, fences and
+    looks at the ring. That neither sees the other is what the fences forbid; it is counted by the sleeper.
+    """
+    cdef uint64_t lost = 0
+    cdef uint64_t number
+    cdef uint64_t spin
+    cdef uint64_t word = 0
+    cdef bint saw
+    with nogil:
+        for number in range(rounds):
+            for spin in range(mix(number + wakes * rounds) & 255):  # no-cython-lint
+                spin_turn()
+            if wakes:
+                say(writer, 2)
+                doorbell_fence()
+                saw = load_relaxed_u32(&sleeper.slot.asleep) != 0
+                say(writer, saw)
+                word = hear(reader)                             # the sleeper is ready for the next round
+            else:
+                doorbell_set_asleep(sleeper.slot)
+                saw = ring_readable(&reader.r)
+                word = hear(reader)
+                if word == 2:
+                    word = hear(reader)
+                    lost += word == 0 and not saw
+                doorbell_awake(sleeper.slot)
+                say(writer, 3)
+            if word > 3:
+                break
+    if word > 3:
+        raise AssertionError(f"stopped in round {number} of {rounds}: the other side is gone")
+    return lost
 
 
 def hammer(Directory directory, uint32_t shard, uint64_t seed, uint64_t operations, uint64_t keys):

@@ -69,6 +69,11 @@ def main(action: str, fd: int, *arguments: str) -> None:
         os.sched_setaffinity(0, {processor})
         print(*probe.ping_pong(RingWriter(segment.map, 1, 0), RingReader(segment.map, 0, 1),
                                Doorbell(segment.map, 1, own), Doorbell(segment.map, 0, peer), rounds, False))
+    elif action == "sleep":
+        rounds, processor = numbers
+        os.sched_setaffinity(0, {processor})
+        print(probe.wake_race(RingWriter(segment.map, 1, 0), RingReader(segment.map, 0, 1),
+                              Doorbell(segment.map, 1, -1), rounds, False))
     elif action == "hammer":
         print(*probe.hammer(Directory(segment.map), *numbers))
 

@@ -82,6 +82,24 @@ def test_no_wake_up_is_lost() -> None:
     assert peer_sleeps > 0
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two processors are needed to race")
+def test_publish_and_sleep_cannot_miss_each_other() -> None:
+    """The litmus test of the doorbell's two fences: either the waker sees the flag or the sleeper the record."""
+    rounds = 1_000_000
+    allowed = os.sched_getaffinity(0)
+    with Segment.create(2, 4096, 4096, TINY_LEVELS) as segment:
+        ends = (RingWriter(segment.map, 0, 1), RingReader(segment.map, 1, 0), Doorbell(segment.map, 1, -1))
+        with peers(segment, ("sleep", str(rounds), str(max(allowed)))) as processes:
+            os.sched_setaffinity(0, {min(allowed)})
+            try:
+                go(processes)
+                probe.wake_race(*ends, rounds, True)
+                assert results(processes) == ["0"]
+            finally:
+                os.sched_setaffinity(0, allowed)
+        del ends
+
+
 def expected_bits(shard: int, seed: int, operations: int, keys: int) -> dict[int, int]:
     """key -> the shard's bit or 0, as probe.hammer leaves it."""
     bits: dict[int, int] = {}
