@@ -387,7 +387,7 @@ cdef bint has_work(loop_t* l) noexcept nogil:
     """Whether the next turn has something to do without waiting."""
     cdef engine_t* e = l.e
     return (l.more or e.ready_first != NULL or e.dirty != NULL or e.reaping != NULL or e.closing != NULL
-            or e.told_shards or e.wake_shards)
+            or e.told_shards or e.wake_shards or e.events_count)
 
 
 cdef int sleep_ms(loop_t* l, uint64_t now, uint64_t deadline) noexcept nogil:

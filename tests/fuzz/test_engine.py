@@ -26,22 +26,24 @@ ENDING = b"\r\n" * MAX_PAYLOAD
 def answer(shard: Shard) -> list[tuple[int, bytes]]:
     """What the control side does: every CONNECT is accepted. Returns how connections ended and what was logged."""
     seen = []
-    for event in shard.engine.take_events():
-        kind, rest = event[0], event[1:]
-        if kind == EVENTS["connect"]:
-            slot, client_id, argument = rest
-            if argument.startswith(b"n"):
-                shard.engine.error(slot, client_id, b"no JSON", 11)
-            else:
-                shard.engine.drop_subscriptions(slot, client_id)
-                shard.engine.connected(
-                    slot, client_id, verbose=b"verbose" in argument, pedantic=b"pedantic" in argument, echo=True,
-                    headers=True, no_responders=True, protocol=1,
-                )  # fmt: skip
-        elif kind == EVENTS["closed"]:
-            seen.append((rest[2], b""))
-        elif kind == EVENTS["log"] and rest[0] != 0:
-            seen.append((rest[0], b"log"))
+    # An answer may be followed by the next CONNECT at once.
+    while events := shard.engine.take_events():
+        for event in events:
+            kind, rest = event[0], event[1:]
+            if kind == EVENTS["connect"]:
+                slot, client_id, argument = rest
+                if argument.startswith(b"n"):
+                    shard.engine.error(slot, client_id, b"no JSON", 11)
+                else:
+                    shard.engine.drop_subscriptions(slot, client_id)
+                    shard.engine.connected(
+                        slot, client_id, verbose=b"verbose" in argument, pedantic=b"pedantic" in argument, echo=True,
+                        headers=True, no_responders=True, protocol=1,
+                    )  # fmt: skip
+            elif kind == EVENTS["closed"]:
+                seen.append((rest[2], b""))
+            elif kind == EVENTS["log"] and rest[0] != 0:
+                seen.append((rest[0], b"log"))
     return seen
 
 
