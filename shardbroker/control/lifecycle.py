@@ -175,7 +175,10 @@ class Front:
 
     def _start_shards(self, stack: contextlib.ExitStack) -> None:
         options = self.options
-        self.segment = Segment.create(self._shards, options.ring_bytes, options.control_ring_bytes)
+        # A record of interest is as long as a control line, and must fit into half of its ring.
+        least = min(1 << (4 * options.max_control_line).bit_length(), limits.RING_BYTES_MAX)
+        control_bytes = max(options.control_ring_bytes, least)
+        self.segment = Segment.create(self._shards, options.ring_bytes, control_bytes)
         self._eventfds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self._shards)]
         for descriptor in self._eventfds:
             stack.callback(os.close, descriptor)
