@@ -31,7 +31,6 @@ cdef enum:
     CONNECTION_NO_RESPONDERS = 1 << 17
     CONNECTION_PONG_SENT = 1 << 18
     CONNECTION_ASYNC_INFO = 1 << 19     # CONNECT said protocol 1: INFO may come at any time
-    CONNECTION_OVERFLOW = 1 << 20       # its records were the last straw: closed at the end of the turn
 
 cdef enum:
     NODE_LITERAL = 0
@@ -75,7 +74,6 @@ cdef struct connection_t:
     uint32_t spans_first
     uint32_t spans_end
     uint32_t spans_capacity
-    uint32_t out_flags
     chunk_t* tail                       # chunk that the next private bytes go to
     uint64_t pending_bytes
     span_t spans_inline[1]
@@ -207,5 +205,4 @@ cdef struct account_t:
     uint64_t inserts
     uint64_t removes
     uint64_t matches
-    uint64_t route_hits
     uint64_t routes_cached

@@ -53,7 +53,6 @@ cdef change_t sublist_insert(account_t* a, subscription_t* sub, const char* subj
 cdef change_t sublist_remove(account_t* a, subscription_t* sub) noexcept nogil
 cdef size_t sublist_subject(members_t* home, char* out) noexcept nogil
 cdef queue_t* sublist_queue(members_t* home) noexcept nogil
-cdef bint sublist_is_pattern(members_t* home) noexcept nogil
 cdef void sublist_remote_plain(account_t* a, uint32_t shard, bint wanted, const char* pattern, size_t n) noexcept nogil
 cdef void sublist_remote_queue(account_t* a, uint32_t shard, uint32_t shards, uint32_t members, const char* subject,
                                size_t subject_bytes, const char* queue, size_t queue_bytes) noexcept nogil

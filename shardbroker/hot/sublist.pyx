@@ -546,13 +546,6 @@ cdef queue_t* sublist_queue(members_t* home) noexcept nogil:
     return <queue_t*>home if home_kind(home) == NODE_QUEUE else NULL
 
 
-cdef bint sublist_is_pattern(members_t* home) noexcept nogil:
-    cdef void* node = home
-    if home_kind(home) == NODE_QUEUE:
-        node = (<queue_t*>home).node
-    return (<literal_t*>node).kind == NODE_TRIE
-
-
 # ---- what other shards want -------------------------------------------------------------------------------------
 
 cdef void sublist_remote_plain(account_t* a, uint32_t shard, bint wanted, const char* pattern, size_t n) noexcept nogil:
