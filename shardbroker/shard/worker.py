@@ -18,7 +18,7 @@ from shardbroker.clock import SystemClock
 from shardbroker.hot.engine import Engine
 from shardbroker.ipc.channel import Channel
 from shardbroker.options import Options
-from shardbroker.shard.clients import Clients, InfoSource
+from shardbroker.shard.clients import Clients, InfoSource, Logger
 from shardbroker.shard.gauges import Gauges, ProcessUsage
 from shardbroker.shard.intake import Intake
 from shardbroker.shard.loop import Selector
@@ -29,12 +29,9 @@ USAGE_SECONDS = 1.0
 STOP_SECONDS = 2.0
 
 
-class Logger(Protocol):
-    def error(self, text: str, /) -> None: ...
-    def warning(self, text: str, /) -> None: ...
-    def notice(self, text: str, /) -> None: ...
-    def debug(self, text: str, /) -> None: ...
-    def trace(self, text: str, /) -> None: ...
+class ShardLogger(Logger, Protocol):
+    """A log that can also be told of new settings, and that its file was moved away."""
+
     def reopen(self) -> None: ...
     def apply(self, options: Options) -> None: ...
 
@@ -50,7 +47,7 @@ class ShardSetup:
     options: Options
     channel: Channel
     info: Callable[[Options, bool], InfoSource]
-    log: Logger
+    log: ShardLogger
 
 
 def run_shard(setup: ShardSetup) -> int:
