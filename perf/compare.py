@@ -4,7 +4,7 @@
 
 Servers take turns (A B A B ...), so that a slow minute hits all of them. The first is 1; the others'
 ratios are per wall second and per CPU second of the server's own processes. Of several rounds the median
-counts; MAD, least and greatest stand beside it. Every run is checked (see perf/load); one that fails is
+counts; MAD, least and greatest stand beside it. Every run is checked (see shardbroker/bench); one that fails is
 reported, and the exit status is 1. All figures go to a file in perf/results.
 """
 
@@ -30,9 +30,9 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from perf.load import LoadError
 from perf.load.shapes import SHAPES, Shape, Target, run
 from perf.servers import HOST, ROOT, Server, command, default_specs
+from shardbroker.bench import LoadError
 
 WARM_UP_SECONDS = 0.2
 NOT_WARMED = (

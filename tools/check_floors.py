@@ -24,7 +24,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("", "errors", "limits", "subject", "clock"),  # words and numbers; "" is the package itself
     ("options",),  # every setting with its default
     ("wire", "shm", "ipc"),  # bytes, memory, sockets between ourselves
-    ("hot",),  # the engine, without a loop
+    ("hot", "bench"),  # the engine, without a loop; the load generator, which is no part of the broker
     ("auth",),  # what rides on the engine
     ("front", "shard"),  # the two kinds of process
     ("monitor",),  # shows them
@@ -56,9 +56,9 @@ class Wall:
 
 WALLS: Final = (
     Wall(
-        "atomics are for shm/ only",
+        "atomics are for shm/ only",  # and for the load generator's own threads and processes
         re.compile(r"__atomic_|__sync_|stdatomic|std::atomic|\bmemory_order|shm\.atomics\b"),
-        inside=("shm",),
+        inside=("shm", "bench"),
     ),
     Wall("asyncio is not for the data path", re.compile(r"\basyncio\b"), outside=("hot", "shm", "wire")),
     Wall(

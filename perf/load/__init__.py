@@ -1,12 +1,1 @@
-"""The load generator: compiled loops (generator, calls, churn), connections, the table of loads (shapes)."""
-
-_DIGITS = b"abcdefghijklmnopqrstuvwxyz234567"
-
-
-class LoadError(Exception):
-    """The server did not do what was asked: a message lost, doubled, swapped or changed, or no progress."""
-
-
-def index_text(index: int) -> bytes:
-    """The four letters that stand for `index` (0 .. 32**4 - 1) at the end of an indexed subject (net.h)."""
-    return bytes(_DIGITS[index >> shift & 31] for shift in (15, 10, 5, 0))
+"""The loads of perf.compare: the table (shapes) and a command for one of them. The generator is shardbroker.bench."""

@@ -29,9 +29,10 @@ from typing import Any
 
 import numpy as np
 
-from perf.load import LoadError, calls, churn, generator, index_text
-from perf.load.connect import Connection, hello
-from perf.servers import Server, cpu_seconds, memory_bytes, processes
+from perf.servers import Server
+from shardbroker.bench import LoadError, calls, churn, generator, index_text
+from shardbroker.bench.connect import Connection, hello
+from shardbroker.bench.usage import cpu_seconds, memory_bytes, processes
 
 MILLION = 1_000_000
 IDLE_CONNECTIONS = 5000

@@ -24,9 +24,10 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from perf.load import LoadError
 from perf.load.shapes import SHAPES, Target, run
-from perf.servers import HOST, ROOT, Server, processes
+from perf.servers import HOST, ROOT, Server
+from shardbroker.bench import LoadError
+from shardbroker.bench.usage import processes
 
 SECONDS_MAX = 600.0          # of a run; the message count ends it long before
 FRONT, WORKERS = "front", "workers"

@@ -10,12 +10,12 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy, strerror
 
-from perf.load.net cimport (
+from shardbroker.bench.net cimport (
     EPOLLIN, EPOLL_CTL_ADD, EVENTS_MAX, LINE_MAX, MSG_DONTWAIT, MSG_NOSIGNAL, REASON_BYTES, close,
     epoll_create1, epoll_event, epoll_wait, load_dial, load_digits, load_now, load_watch, recv, send,
 )
 
-from perf.load import LoadError
+from shardbroker.bench import LoadError
 
 load_digits()
 

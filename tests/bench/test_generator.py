@@ -1,4 +1,4 @@
-"""The generator's checks find what they are there to find. `pytest perf/load` (after perf/build).
+"""The generator's checks find what they are there to find.
 
     [flow] --PUB--> the test, playing the server --MSG, true or false--> [sink]
 """
@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from perf.load import LoadError, generator, index_text
+from shardbroker.bench import LoadError, generator, index_text
 
 MESSAGES = 1000
 Change = Callable[[list[bytes]], list[bytes]]

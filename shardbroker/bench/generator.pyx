@@ -17,7 +17,7 @@ no repetition and no swap; the subject, sid and length in the header are those o
 are the message's own. Any difference ends the run with the offending text (`LoadError`).
 
 Units: times in ns of CLOCK_MONOTONIC, sizes in bytes. Connections arrive here as non-blocking descriptors
-on which INFO/CONNECT/SUB/PONG are over (`perf.load.connect`); their owner closes them. Memory is allocated
+on which INFO/CONNECT/SUB/PONG are over (`shardbroker.bench.connect`); their owner closes them. Memory is allocated
 in the constructors, never in the loops.
 """
 
@@ -27,14 +27,14 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset, strerror
 
-from perf.load.net cimport (
+from shardbroker.bench.net cimport (
     EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EVENTS_MAX, LINE_MAX, MARK,
     MSG_DONTWAIT, MSG_NOSIGNAL, REASON_BYTES, RECEIVE_BYTES, close, epoll_create1, epoll_event, epoll_wait,
     get_index, load_add, load_digits, load_get, load_now, load_set, load_stamp, load_watch, put_index, recv,
     send,
 )
 
-from perf.load import LoadError
+from shardbroker.bench import LoadError
 
 load_digits()
 

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 
-cdef extern from "load/net.h":
+cdef extern from "shardbroker/bench/net.h":
     ctypedef struct load_stamp:
         uint64_t sequence
         uint32_t subject

@@ -13,13 +13,13 @@ from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
-from perf.load.net cimport (
+from shardbroker.bench.net cimport (
     EPOLLIN, EPOLL_CTL_ADD, EVENTS_MAX, LINE_MAX, MARK, MSG_DONTWAIT, MSG_NOSIGNAL, REASON_BYTES,
     RECEIVE_BYTES, close, epoll_create1, epoll_event, epoll_wait, get_index, load_digits, load_now,
     load_stamp, load_watch, put_index, recv, send,
 )
 
-from perf.load import LoadError
+from shardbroker.bench import LoadError
 
 load_digits()
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from perf.load import LoadError
+from shardbroker.bench import LoadError
 
 OPTIONS = {
     "verbose": False,
