@@ -25,7 +25,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("options",),  # every setting with its default
     ("wire", "shm", "ipc"),  # bytes, memory, sockets between ourselves
     ("hot", "bench"),  # the engine, without a loop; the load generator, which is no part of the broker
-    ("auth",),  # what rides on the engine
+    ("auth", "stream"),  # what rides on the engine
     ("front", "shard"),  # the two kinds of process
     ("monitor",),  # shows them
     ("control",),  # runs them all
