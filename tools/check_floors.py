@@ -25,6 +25,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("options",),  # every setting with its default
     ("wire", "shm", "ipc"),  # bytes, memory, sockets between ourselves
     ("hot", "bench"),  # the engine, without a loop; the load generator, which is no part of the broker
+    ("store",),  # the messages of streams; uses the engine's byte routines, knows no engine
     ("auth", "stream"),  # what rides on the engine
     ("front", "shard"),  # the two kinds of process
     ("monitor",),  # shows them
