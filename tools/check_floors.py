@@ -22,11 +22,13 @@ PACKAGE: Final = "shardbroker"
 # From the ground up. What stands on one floor does not know its neighbours.
 FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("", "errors", "limits", "subject", "clock"),  # words and numbers; "" is the package itself
+    ("transform",),  # subjects made of subjects
+    ("auth",),  # who may come in, and do what
     ("options",),  # every setting with its default
     ("wire", "shm", "ipc"),  # bytes, memory, sockets between ourselves
     ("hot", "bench"),  # the engine, without a loop; the load generator, which is no part of the broker
     ("store",),  # the messages of streams; uses the engine's byte routines, knows no engine
-    ("auth", "stream"),  # what rides on the engine
+    ("stream",),  # what rides on the engine
     ("front", "shard"),  # the two kinds of process
     ("monitor",),  # shows them
     ("control",),  # runs them all
