@@ -11,6 +11,74 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shardbroker import limits
+from shardbroker.auth.model import Account, AuthCallout, OperatorMode, User
+
+
+@dataclass(frozen=True, slots=True)
+class TlsSettings:
+    """A `tls {}` block. Files are as named, not yet read; times in seconds (opts.go parseTLS)."""
+
+    cert_file: str = ""
+    key_file: str = ""
+    ca_file: str = ""
+    certificates: tuple[tuple[str, str], ...] = ()  # more (cert_file, key_file), chosen by name
+    verify: bool = False
+    verify_and_map: bool = False
+    timeout: float = limits.TLS_TIMEOUT
+    min_version: str = ""  # 1.2 or 1.3; empty: 1.2
+    cipher_suites: tuple[str, ...] = ()
+    curve_preferences: tuple[str, ...] = ()
+    connection_rate_limit: int = 0  # handshakes a second; 0: no limit
+    pinned_certs: tuple[str, ...] = ()  # SHA-256 of public keys, lower-case hex
+    # Whether the handshake comes before INFO: never, always, or INFO goes out after so many seconds without one.
+    handshake_first: bool = False
+    handshake_first_fallback: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketSettings:
+    """A `websocket {}` block (opts.go parseWebsocket). `port` 0: no listener, -1: any free one."""
+
+    host: str = ""  # empty: as the clients'
+    port: int = 0
+    advertise: str = ""
+    no_tls: bool = False
+    tls: TlsSettings | None = None
+    same_origin: bool = False
+    allowed_origins: tuple[str, ...] = ()
+    handshake_timeout: float = 0.0  # 0: the default
+    compression: bool = False
+    user: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    auth_timeout: float = 0.0  # 0: as for other clients
+    no_auth_user: str = ""
+    jwt_cookie: str = ""
+    user_cookie: str = ""
+    pass_cookie: str = ""
+    token_cookie: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    ping_interval: float = 0.0  # 0: as for other clients
+
+
+@dataclass(frozen=True, slots=True)
+class JetStreamSettings:
+    """A `jetstream {}` block (opts.go parseJetStream). Sizes in bytes, -1: chosen by the machine."""
+
+    enabled: bool = False
+    store_dir: str = ""  # empty: below the system's directory for temporary files, as nats-server
+    max_memory: int = -1
+    max_store: int = -1
+    sync_interval: float = 0.0  # seconds; 0: before each acknowledgement (`always`)
+    domain: str = ""
+    strict: bool = True
+    unique_tag: str = ""
+    # limits {}: of what a client may ask for; 0: no limit
+    max_ack_pending: int = 0
+    max_request_batch: int = 0
+    duplicate_window: float = 0.0
+    max_ha_assets: int = 0
+    request_queue_limit: int = 0  # 0: the default
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +149,20 @@ class Options:
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
     auth_timeout: float = limits.AUTH_TIMEOUT
+    users: tuple[User, ...] = field(default=(), repr=False)  # of all accounts
+    accounts: tuple[Account, ...] = ()  # those of the file, and the global one when it has mappings
+    no_auth_user: str = ""  # a user's name or nkey: who says nothing is this one
+    system_account: str = ""  # empty: the usual one, unless no_system_account
+    no_system_account: bool = False
+    auth_block: bool = False  # there is an authorization {} in the file
+    auth_callout: AuthCallout | None = None
+    operator_mode: OperatorMode | None = field(default=None, repr=False)
+
+    # Other listeners and stores
+    tls: TlsSettings | None = None
+    allow_non_tls: bool = False
+    websocket: WebSocketSettings = WebSocketSettings()
+    jetstream: JetStreamSettings = JetStreamSettings()
 
     # Limits
     max_payload: int = limits.PAYLOAD_BYTES
@@ -109,7 +191,7 @@ class Options:
 
     @property
     def auth_required(self) -> bool:
-        return bool(self.user or self.password or self.token)
+        return bool(self.user or self.token or self.users or self.operator_mode)
 
     @property
     def monitoring_host(self) -> str:

@@ -57,6 +57,8 @@ SIGNAL_NAMES = {
 LAME_DUCK_SECONDS_MIN = 1.0
 MONITOR_RESTART_SECONDS = 0.5
 MONITOR_HOST = "127.0.0.1"
+# Settings that hold secrets, or names of people: monitoring and tools do not get them.
+SECRET_OPTIONS = frozenset({"user", "password", "token", "arguments", "users", "accounts", "operator_mode", "websocket"})
 
 
 class StartError(BrokerError):
@@ -339,9 +341,8 @@ class Front:
 
     def describe(self) -> dict[str, Any]:
         """For monitoring and tools; no secrets."""
-        secrets = ("user", "password", "token", "arguments")
         options = {
-            name: value for name, value in dataclasses.asdict(self.options).items() if name not in secrets
+            name: value for name, value in dataclasses.asdict(self.options).items() if name not in SECRET_OPTIONS
         }
         return {
             "server_id": self.server_id,

@@ -16,7 +16,8 @@ from shardbroker.options import Options
 FIXED = frozenset(
     {
         "workers", "ring_bytes", "control_ring_bytes", "host", "port", "http_host", "http_port", "http_base_path",
-        "server_name",
+        "server_name", "websocket",
+        "jetstream", "no_system_account",
     }
 )  # fmt: skip
 # Said without the values.
@@ -24,6 +25,12 @@ SECRETS = {
     "user": "authorization username",
     "password": "authorization password",
     "token": "authorization token",
+    "users": "authorization users",
+    "accounts": "accounts",
+    "no_auth_user": "no_auth_user",
+    "auth_callout": "authorization callout",
+    "operator_mode": "operators and trusted keys",
+    "tls": "tls",
     "server_tags": "tags",
     "server_metadata": "metadata",
 }

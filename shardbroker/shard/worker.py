@@ -6,7 +6,6 @@ Started by fork from the front (ipc/child.py), so everything is imported already
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from setproctitle import setproctitle
 from shardbroker.clock import SystemClock
 from shardbroker.hot.engine import Engine
 from shardbroker.ipc.channel import Channel
+from shardbroker.ipc.records import from_plain
 from shardbroker.options import Options
 from shardbroker.shard.clients import Clients, InfoSource, Logger
 from shardbroker.shard.gauges import Gauges, ProcessUsage
@@ -125,7 +125,7 @@ class Worker:
         self._stopped.set()
 
     def _apply(self, fields: dict[str, Any]) -> None:
-        self._options = options_from(fields)
+        self._options = from_plain(Options, fields)
         self._log.apply(self._options)
         self.clients.apply(self._options, self._setup.info(self._options, self._lame))
 
@@ -143,12 +143,3 @@ def log_exception(log: Logger) -> Callable[[asyncio.AbstractEventLoop, dict[str,
         log.error(f"Internal error: {context['message']} {trace}".strip().replace("\n", "\\n"))
 
     return handle
-
-
-def options_from(fields: dict[str, Any]) -> Options:
-    """Options that went over a channel as JSON."""
-    known: dict[str, Any] = {}
-    for field in dataclasses.fields(Options):
-        value = fields[field.name]
-        known[field.name] = tuple(value) if isinstance(value, list) else value
-    return Options(**known)

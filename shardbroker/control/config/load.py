@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from shardbroker import limits
 from shardbroker.control.config.flags import FLAGS, CommandLine, parse_flags
+from shardbroker.control.config.unserved import unserved
 from shardbroker.control.config.values import port
 from shardbroker.errors import ConfigError
 from shardbroker.options import Options
@@ -69,7 +70,7 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
         fields, warnings = read_settings(entries, file)
         fields |= {"config_file": file, "config_digest": digest(entries)}
     fields |= _from_flags(line.given, warnings)
-    _check(fields)
+    warnings += _check(fields)
     return Options(**fields, program=program_name(), arguments=tuple(arguments), warnings=tuple(warnings))
 
 
@@ -99,8 +100,8 @@ def _from_flags(given: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
 _FLAG_FIELDS: Final = {flag.names[0]: flag.field for flag in FLAGS if flag.field}
 
 
-def _check(fields: dict[str, Any]) -> None:
-    """What single settings cannot tell (server.go validateOptions). Raises ConfigError."""
+def _check(fields: dict[str, Any]) -> list[str]:
+    """What single settings cannot tell (server.go validateOptions): warnings. Raises ConfigError."""
     o = Options(**fields)
     errors = []
     for name, number in (("port", o.port), ("http_port", o.http_port)):
@@ -128,9 +129,6 @@ def _check(fields: dict[str, Any]) -> None:
         )
     if " " in o.server_name:
         errors.append("server name cannot contain spaces")
-    for name, text in (("pass", o.password), ("auth", o.token)):
-        if text.startswith(("$2a$", "$2b$", "$2x$", "$2y$")):
-            errors.append(f"{name}: a bcrypt hash is not served yet: give it in plain text")
     if o.token and (o.user or o.password):
         errors.append("Cannot have a user/pass and token")
     if o.client_advertise:
@@ -140,8 +138,11 @@ def _check(fields: dict[str, Any]) -> None:
             advertised(o)
         except ValueError as error:
             errors.append(f"client_advertise: {error}")
+    in_vain, warnings = unserved(o)
+    errors += in_vain
     if errors:
         raise ConfigError("\n".join(errors))
+    return warnings
 
 
 def program_name() -> str:

@@ -7,24 +7,28 @@ encrypted, where messages go), else accepted with a warning in plain words. A ke
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Final
 
 from shardbroker import limits
-from shardbroker.control.config import values
+from shardbroker.control.config import listeners, values
+from shardbroker.control.config.access import Access
+from shardbroker.control.config.blocks import Exact, Keys, Report, keys, read_block, read_value
 from shardbroker.control.config.document import Entry
 from shardbroker.errors import ConfigError
+from shardbroker.options import JetStreamSettings
 
 Fields = dict[str, Any]
 
 
-class _File:
+class _File(Report):
     """What has been read so far."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.fields: Fields = {}
-        self.errors: list[str] = []
-        self.warnings: list[str] = []
+        self.access = Access(self)
 
 
 def read_settings(entries: dict[str, Entry], file: str) -> tuple[Fields, list[str]]:
@@ -33,21 +37,36 @@ def read_settings(entries: dict[str, Entry], file: str) -> tuple[Fields, list[st
     if not entries:
         into.warnings.append(f"{file}: config has no values or is empty")
     for key, entry in entries.items():
-        _read_entry(key, entry, SETTINGS, into)
+        _read_entry(key, entry, into)
+    into.fields |= into.access.finish()
+    _join_store_dir(into)
     if into.errors:
         raise ConfigError("\n".join(into.errors))
     return into.fields, into.warnings
 
 
-def _read_entry(key: str, entry: Entry, table: dict[str, Handler], into: _File) -> None:
+def _join_store_dir(into: _File) -> None:
+    """store_dir stands at the top or in jetstream {}, not in both (opts.go)."""
+    store_dir = into.fields.pop("store_dir", None)
+    if store_dir is None:
+        return
+    settings = into.fields.get("jetstream", JetStreamSettings())
+    if settings.store_dir:
+        into.errors.append("Duplicate 'store_dir' configuration")
+    into.fields["jetstream"] = dataclasses.replace(settings, store_dir=store_dir)
+
+
+def _read_entry(key: str, entry: Entry, into: _File) -> None:
     name = key.lower()
     try:
-        if (handler := table.get(name)) is not None:
+        if (handler := SETTINGS.get(name)) is not None:
             handler(key, entry, into)
         elif not entry.used:
-            into.errors.append(f'{entry.place}: unknown field "{key}"')
+            into.error(entry, f'unknown field "{key}"')
+    except Exact as error:
+        into.error(entry, str(error))
     except ValueError as error:
-        into.errors.append(f"{entry.place}: {name}: {error}")
+        into.error(entry, f"{name}: {error}")
 
 
 Handler = Callable[[str, Entry, _File], None]
@@ -58,14 +77,23 @@ Handler = Callable[[str, Entry, _File], None]
 
 def _set(field: str, read: Callable[[Entry], Any]) -> Handler:
     def handler(key: str, entry: Entry, into: _File) -> None:
-        try:
-            value = read(entry)
-        except values.Warned as warned:
-            value = warned.args[0]
-            into.warnings.append(
-                f"{entry.place}: invalid use of field {key!r}: {key} {warned.args[1]}".replace("'", '"')
-            )
-        into.fields[field] = value
+        ok, value = read_value(key, entry, read, into)
+        if ok:
+            into.fields[field] = value
+
+    return handler
+
+
+def _block(field: str, read: Callable[[Entry, Report], Any]) -> Handler:
+    def handler(key: str, entry: Entry, into: _File) -> None:
+        into.fields[field] = read(entry, into)
+
+    return handler
+
+
+def _access(read: Callable[[Access, Entry], None]) -> Handler:
+    def handler(key: str, entry: Entry, into: _File) -> None:
+        read(into.access, entry)
 
     return handler
 
@@ -160,33 +188,24 @@ def _trace_headers(key: str, entry: Entry, into: _File) -> None:
     into.fields["trace_headers"] = into.fields["trace"] = values.read_bool(entry)
 
 
-def secret(text: str) -> str:
-    """A password or token in plain text. Raises ValueError for a bcrypt hash, which nothing would ever equal."""
-    if text.startswith(("$2a$", "$2b$", "$2x$", "$2y$")):
-        raise ValueError("a bcrypt hash is not served yet: give it in plain text")
-    return text
+OURS: Final[Keys] = keys(
+    {
+        "workers": ("workers", _workers),
+        "ring_size ring_bytes": ("ring_bytes", _ring),
+        "control_ring_size control_ring_bytes": ("control_ring_bytes", _ring),
+        "overflow_size overflow_bytes_max": ("overflow_bytes_max", _positive),
+        "spin": ("spin", values.read_duration),
+    }
+)
 
 
-def _secret(entry: Entry) -> str:
-    return secret(values.read_string(entry))
+def _ours(key: str, entry: Entry, into: _File) -> None:
+    """`shardbroker { workers, ring_size, ... }`; the same keys at the top were those of the first releases."""
+    into.fields |= read_block(entry, OURS, into)
 
 
-def _auth_timeout(key: str, entry: Entry, into: _File) -> None:
-    seconds = float(entry.value) if type(entry.value) in (int, float) else values.read_duration(entry)  # type: ignore[arg-type]
-    if entry.text and type(entry.value) is int and not entry.text.lstrip("-").isdigit():
-        seconds = values.duration(entry.text)
-    if seconds > 60:
-        into.warnings.append(
-            f"{entry.place}: timeout of {seconds:g} seconds is high, consider keeping it under 60 seconds"
-        )
-    into.fields["auth_timeout"] = seconds
-
-
-def _authorization(key: str, entry: Entry, into: _File) -> None:
-    for name, value in values.read_map(entry).items():
-        _read_entry(name, value, AUTHORIZATION, into)
-    if into.fields.get("token") and (into.fields.get("user") or into.fields.get("password")):
-        into.errors.append(f"{entry.place}: Cannot have a user/pass and token")
+def _store_dir(key: str, entry: Entry, into: _File) -> None:
+    into.fields["store_dir"] = values.read_string(entry)
 
 
 # -- keys that are not --
@@ -235,41 +254,13 @@ def _write_timeout(key: str, entry: Entry, into: _File) -> None:
         )
 
 
-def _nothing(key: str, entry: Entry, into: _File) -> None:
-    """It asks for what is always so."""
-
-
-_NO_USERS: Final = (
-    "several users and permissions are not served yet, so the server would admit whom it should not"
-)
-_NO_ACCOUNTS: Final = "accounts are not served yet, so the server would not separate what it should"
 _NO_TLS: Final = "TLS is not served yet, so the server would talk in the clear"
 _NO_OPERATOR: Final = "operator mode (JWT) is not served yet, so the server would admit whom it should not"
-_NO_JETSTREAM: Final = "JetStream is not served yet; the server runs without it"
-
-AUTHORIZATION: Final[dict[str, Handler]] = {
-    "user": _set("user", values.read_string),
-    "username": _set("user", values.read_string),
-    "pass": _set("password", _secret),
-    "password": _set("password", _secret),
-    "token": _set("token", _secret),
-    "timeout": _auth_timeout,
-    "users": _refused(_NO_USERS),
-    "permissions": _refused(_NO_USERS),
-    "default_permission": _refused(_NO_USERS),
-    "default_permissions": _refused(_NO_USERS),
-    "auth_callout": _refused("auth callout is not served yet, so the server would admit whom it should not"),
-    "auth_hook": _refused("auth callout is not served yet, so the server would admit whom it should not"),
-    "proxy_required": _refused("proxies are not served yet, so the server would admit whom it should not"),
-}
 
 SETTINGS: Final[dict[str, Handler]] = {
     # Processes: ours
-    "workers": _set("workers", _workers),
-    "ring_bytes": _set("ring_bytes", _ring),
-    "control_ring_bytes": _set("control_ring_bytes", _ring),
-    "overflow_bytes_max": _set("overflow_bytes_max", _positive),
-    "spin": _set("spin", values.read_duration),
+    "shardbroker": _ours,
+    **{name: _set(field, read) for name, (field, read) in OURS.items()},
     # Addresses and names
     "listen": _address("host", "port"),
     "host": _set("host", values.read_string),
@@ -301,7 +292,6 @@ SETTINGS: Final[dict[str, Handler]] = {
     "trace_headers": _trace_headers,
     "max_traced_msg_len": _set("max_traced_msg_len", _count),
     # Limits
-    "authorization": _authorization,
     "max_payload": _set("max_payload", _size),
     "max_control_line": _set("max_control_line", _size),
     "max_connections": _set("max_connections", _connections),
@@ -320,16 +310,28 @@ SETTINGS: Final[dict[str, Handler]] = {
     "lame_duck_grace_period": _set("lame_duck_grace_period", values.read_duration),
     "no_header_support": _set("no_header_support", values.read_bool),
     "no_fast_producer_stall": _set("no_fast_producer_stall", values.read_bool),
+    # Who may come in
+    "authorization": _access(Access.read_authorization),
+    "accounts": _access(Access.read_accounts),
+    "mappings": _access(Access.read_mappings),
+    "maps": _access(Access.read_mappings),
+    "no_auth_user": _access(Access.read_no_auth_user),
+    "system_account": _access(Access.read_system_account),
+    "system": _access(Access.read_system_account),
+    "no_system_account": _set("no_system_account", values.read_bool),
+    "no_system": _set("no_system_account", values.read_bool),
+    "no_sys_acc": _set("no_system_account", values.read_bool),
+    # Other listeners and stores
+    "tls": _block("tls", listeners.read_tls),
+    "allow_non_tls": _set("allow_non_tls", values.read_bool),
+    "websocket": _block("websocket", listeners.read_websocket),
+    "ws": _block("websocket", listeners.read_websocket),
+    "jetstream": _block("jetstream", listeners.read_jetstream),
+    "store_dir": _store_dir,
+    "storedir": _store_dir,
     # Unsafe to ignore
-    "tls": _refused(_NO_TLS),
     "https": _refused(_NO_TLS),
     "https_port": _refused(_NO_TLS),
-    "accounts": _refused(_NO_ACCOUNTS),
-    "system_account": _refused(_NO_ACCOUNTS),
-    "system": _refused(_NO_ACCOUNTS),
-    "mappings": _refused("subject mappings are not served yet; messages would go to the wrong subjects"),
-    "maps": _refused("subject mappings are not served yet; messages would go to the wrong subjects"),
-    "no_auth_user": _refused(_NO_USERS),
     "default_sentinel": _refused(_NO_OPERATOR),
     **dict.fromkeys(
         ("operator", "operators", "root", "roots", "root_operator", "root_operators"), _refused(_NO_OPERATOR)
@@ -347,13 +349,8 @@ SETTINGS: Final[dict[str, Handler]] = {
     "cluster": _links("routes", "routes to other servers"),
     "leafnodes": _links("remotes", "leaf nodes"),
     "leaf": _links("remotes", "leaf nodes"),
-    "websocket": _warned("WebSocket is not served yet; nothing listens for it"),
-    "ws": _warned("WebSocket is not served yet; nothing listens for it"),
     "mqtt": _warned("MQTT is not served yet; nothing listens for it"),
-    "jetstream": _warned(_NO_JETSTREAM),
-    "store_dir": _warned(_NO_JETSTREAM),
-    "storedir": _warned(_NO_JETSTREAM),
-    "default_js_domain": _warned(_NO_JETSTREAM),
+    "default_js_domain": _warned("there are no leaf nodes yet, so this has no effect"),
     "syslog": _warned("logging to syslog is not served yet; log lines go to stderr or log_file"),
     "remote_syslog": _warned("logging to syslog is not served yet; log lines go to stderr or log_file"),
     "prof_port": _warned("profiling over HTTP is a facility of Go; nothing listens for it"),
@@ -365,8 +362,4 @@ SETTINGS: Final[dict[str, Handler]] = {
     "connect_error_reports": _warned("there are no routes or leaf nodes yet, so this has no effect"),
     "reconnect_error_reports": _warned("there are no routes or leaf nodes yet, so this has no effect"),
     "feature_flags": _warned("nats-server's feature flags have no effect here"),
-    "allow_non_tls": _nothing,
-    "no_system_account": _nothing,
-    "no_system": _nothing,
-    "no_sys_acc": _nothing,
 }

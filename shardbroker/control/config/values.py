@@ -62,6 +62,11 @@ def _not_negative(seconds: float) -> float:
     return seconds
 
 
+def read_any_duration(entry: Entry) -> float:
+    """A duration with its unit, quoted or bare; it may be negative. Raises ValueError."""
+    return duration(entry.value if isinstance(entry.value, str) else entry.text)
+
+
 def read_string(entry: Entry) -> str:
     if isinstance(entry.value, str):
         return entry.value
