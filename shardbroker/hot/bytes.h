@@ -14,6 +14,9 @@
 /* Bytes past the end of a copy that sb_copy may read and write. Every buffer it touches has this much slack. */
 #define SB_SLACK 64
 
+/* A time that never comes, in monotonic ns. */
+#define SB_NEVER UINT64_MAX
+
 static inline uint64_t sb_load64(const char *p) { uint64_t v; memcpy(&v, p, 8); return v; }
 static inline uint32_t sb_load32(const char *p) { uint32_t v; memcpy(&v, p, 4); return v; }
 

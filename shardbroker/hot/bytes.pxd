@@ -3,6 +3,7 @@ from libc.stdint cimport int64_t, uint32_t, uint64_t
 cdef extern from "shardbroker/hot/bytes.h" nogil:
     enum:
         SB_SLACK
+    uint64_t SB_NEVER
     uint64_t sb_load64(const char* p)
     uint32_t sb_load32(const char* p)
     uint64_t sb_hash(const char* p, size_t n, uint64_t seed)

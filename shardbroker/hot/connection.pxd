@@ -34,6 +34,7 @@ cdef subscription_t* sid_add(engine_t* e, connection_t* c, const char* sid, uint
 cdef void sid_remove(engine_t* e, connection_t* c, subscription_t* sub) noexcept nogil
 cdef void unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil
 
+cdef void bury(engine_t* e, subscription_t* sub) noexcept nogil
 cdef void garbage(engine_t* e, void* block) noexcept nogil
 cdef void free_dead(engine_t* e) noexcept nogil
 cdef void event_push(engine_t* e, int kind, connection_t* c, int number, const char* text, size_t n) noexcept nogil

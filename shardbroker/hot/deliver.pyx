@@ -14,10 +14,10 @@ from shardbroker.hot.bytes cimport SB_SLACK, sb_copy, sb_digits, sb_likely, sb_u
 from shardbroker.hot.connection cimport event_push
 from shardbroker.hot.memory cimport mem_alloc, mem_resize
 from shardbroker.hot.model cimport (
-    CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_NO_ECHO, connection_t, members_t, queue_t,
-    route_t, subscription_t, target_t)
+    CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_NO_ECHO, CONNECTION_SINK, connection_t, members_t,
+    queue_t, route_t, subscription_t, target_t)
 from shardbroker.hot.outbound cimport out_append, out_borrow, out_commit, out_extends, out_reserve
-from shardbroker.hot.state cimport ARENA_BYTES, EVENT_TRACE, REFERENCE_BYTES, engine_t, message_t
+from shardbroker.hot.state cimport ARENA_BYTES, EVENT_TRACE, REFERENCE_BYTES, engine_t, message_t, sink_t
 from shardbroker.hot.sublist cimport match_t, member_at
 
 cdef enum:
@@ -25,15 +25,17 @@ cdef enum:
 
 
 cdef void message_head(engine_t* e, message_t* m) noexcept nogil:
-    """Write "HMSG subject " for a message without a route."""
-    cdef size_t n = 6 + <size_t>m.subject_bytes
+    """Write "HMSG subject " for a message without a route, or one that shows another subject."""
+    cdef const char* subject = m.subject if m.shown == NULL else m.shown
+    cdef uint32_t subject_bytes = m.subject_bytes if m.shown == NULL else m.shown_bytes
+    cdef size_t n = 6 + <size_t>subject_bytes
     if m.head != NULL:
         return
     if n + SB_SLACK > e.scratch_capacity:
         e.scratch_capacity = 2 * n + SB_SLACK
         e.scratch = <char*>mem_resize(e.scratch, e.scratch_capacity)
     memcpy(e.scratch, b"HMSG ", 5)
-    memcpy(e.scratch + 5, m.subject, m.subject_bytes)
+    memcpy(e.scratch + 5, subject, subject_bytes)
     e.scratch[n - 1] = c' '
     m.head = e.scratch
     m.head_bytes = <uint32_t>n
@@ -155,11 +157,22 @@ cdef void trace_out(engine_t* e, message_t* m, connection_t* c, subscription_t* 
     free(text)
 
 
-cdef bint deliver_to(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil:
-    """One subscription, all rules. Whether it counts as delivered (client.go deliverMsg)."""
+cdef bint deliver_sink(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil:
+    """Hand it to a subscription of the broker's own; nothing for one that is closed."""
     cdef connection_t* c = sub.connection
     if c.flags & CONNECTION_CLOSING or sub.closed:
         return False
+    sub.delivered += 1
+    m.delivered += 1
+    (<sink_t>c.sink)(e, m, sub, c.sink_context)
+    return True
+
+
+cdef bint deliver_to(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil:
+    """One subscription, all rules. Whether it counts as delivered (client.go deliverMsg)."""
+    cdef connection_t* c = sub.connection
+    if c.flags & (CONNECTION_CLOSING | CONNECTION_SINK) or sub.closed:
+        return deliver_sink(e, m, sub)
     if c == m.publisher and c.flags & CONNECTION_NO_ECHO:
         return False
     if sub.max:
@@ -191,7 +204,7 @@ cdef void deliver_run(engine_t* e, message_t* m, target_t* targets, uint32_t cou
     cdef char* frame = e.arena + e.arena_used
     cdef size_t line_bytes, frame_bytes
     cdef uint32_t i
-    cdef uint32_t odd_flags = CONNECTION_CLOSING | CONNECTION_BLOCKED
+    cdef uint32_t odd_flags = CONNECTION_CLOSING | CONNECTION_BLOCKED | CONNECTION_SINK
     cdef uint32_t need_flags = 0
     cdef uint32_t done = 0
     cdef bint by_reference = m.tail_bytes >= REFERENCE_BYTES
@@ -244,8 +257,11 @@ cdef void deliver_run(engine_t* e, message_t* m, target_t* targets, uint32_t cou
 cdef void deliver_route(engine_t* e, message_t* m, route_t* r) noexcept nogil:
     cdef uint32_t i
     cdef uint32_t at = 0
-    m.head = r.head
-    m.head_bytes = r.subject_bytes + 6
+    if sb_likely(m.shown == NULL):
+        m.head = r.head
+        m.head_bytes = r.subject_bytes + 6
+    else:
+        message_head(e, m)
     for i in range(r.groups_count):
         if r.groups[i] == 1:
             deliver_to(e, m, r.targets[at].subscription)

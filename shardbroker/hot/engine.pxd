@@ -3,12 +3,12 @@
     RING_BATCH bounds a ring's share of a turn, so that sockets get theirs.
 
     a turn:  engine_begin_turn -> engine_on_bytes (each connection read) -> engine_on_rings -> engine_sweep
-             -> engine_end_turn (closed connections, expired waits) -> flush -> engine_after_flush
+             -> engine_end_turn (hooks, closed connections, expired waits) -> flush -> engine_after_flush
 """
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from shardbroker.hot.model cimport connection_t, route_t
-from shardbroker.hot.state cimport engine_t, message_t
+from shardbroker.hot.model cimport account_t, connection_t, route_t
+from shardbroker.hot.state cimport engine_t, hook_function_t, message_t
 
 cdef void engine_begin_turn(engine_t* e, uint64_t now_ns) noexcept nogil
 cdef void engine_on_bytes(engine_t* e, connection_t* c, char* p, size_t n) noexcept nogil
@@ -21,6 +21,12 @@ cdef uint64_t engine_sweep_interval(engine_t* e) noexcept nogil
 cdef bint engine_end_turn(engine_t* e) noexcept nogil
 cdef bint engine_resume(engine_t* e) noexcept nogil
 cdef void engine_after_flush(engine_t* e) noexcept nogil
+cdef void engine_hook(engine_t* e, hook_function_t function, void* context) noexcept nogil
+cdef uint32_t engine_publish(engine_t* e, account_t* a, const char* subject, uint32_t subject_bytes, const char* shown,
+                             uint32_t shown_bytes, const char* reply, uint32_t reply_bytes, int32_t header_bytes,
+                             const char* payload, uint32_t payload_bytes) noexcept nogil
+cdef bint engine_interest(engine_t* e, account_t* a, const char* subject, uint32_t subject_bytes) noexcept nogil
+cdef void engine_send_peer(engine_t* e, uint32_t shard, const char* data, uint32_t n) noexcept nogil
 cdef route_t* route_of(engine_t* e, message_t* m) noexcept nogil
 
 cdef enum:
@@ -36,6 +42,8 @@ cdef class Engine:
     cdef detach_t detach
     cdef object segment
     cdef tuple rings                    # RingWriters and RingReaders, which own the mappings
+    cdef list sinks                     # addresses of the sinks of Python's own, None for one that was closed
+    cdef object prefixes
     cdef object _settings
     cdef bint snapshots_reported
     cdef uint64_t changes_trimmed       # comings and goings when memory was last given back

@@ -10,20 +10,21 @@ from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
-from shardbroker.hot.bytes cimport SB_SLACK, sb_digits, sb_hash, sb_likely, sb_lowest, sb_unlikely
+from shardbroker.hot.bytes cimport SB_NEVER, SB_SLACK, sb_digits, sb_hash, sb_likely, sb_lowest, sb_unlikely
 from shardbroker.hot.connection cimport (
     LOG_ERROR, connection_close, connection_error, connection_free, connection_keep, connection_new, connection_ok,
     connection_ready, connection_row, connection_send, connection_violation, connection_wait, connections_reap,
     event_push, free_dead, garbage, sid_add, sid_find, unsubscribe)
 from shardbroker.hot.deliver cimport deliver_match, deliver_queue, deliver_route, mark_dirty, random_below
 from shardbroker.hot.interest cimport (
-    interest_boot, interest_control, interest_free, interest_lookup, interest_on_stall, interest_route, interest_send,
-    interest_stall, interest_subscribe)
+    interest_boot, interest_control, interest_free, interest_lookup, interest_on_stall, interest_request,
+    interest_route, interest_send, interest_stall, interest_subscribe)
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_trim, mem_zero
 from shardbroker.hot.model cimport (
     CONNECTION_ASYNC_INFO, CONNECTION_AUTH_PENDING, CONNECTION_CLOSING, CONNECTION_CONNECTED, CONNECTION_HEADERS,
     CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_NO_ECHO, CONNECTION_NO_RESPONDERS, CONNECTION_PAUSED,
-    CONNECTION_PEDANTIC, CONNECTION_PONG_SENT, CONNECTION_READABLE, CONNECTION_STALLED, CONNECTION_VERBOSE, ROUTE_SEEN,
+    CONNECTION_PEDANTIC, CONNECTION_PONG_SENT, CONNECTION_READABLE, CONNECTION_SINK, CONNECTION_STALLED,
+    CONNECTION_VERBOSE, ROUTE_SEEN,
     ROUTE_SETS, account_t, connection_t, members_t, queue_t, route_t, subscription_t)
 from shardbroker.hot.outbound cimport out_free_pools
 from shardbroker.hot.parser cimport (
@@ -35,19 +36,27 @@ from shardbroker.hot.reasons cimport (
     REASON_MAX_CONTROL_LINE_EXCEEDED, REASON_MAX_PAYLOAD_EXCEEDED, REASON_PARSE_ERROR, REASON_PROTOCOL_VIOLATION,
     REASON_RING_OVERFLOW, REASON_SERVER_SHUTDOWN, REASON_SLOW_CONSUMER_WRITE_DEADLINE, REASON_STALE_CONNECTION)
 from shardbroker.hot.record cimport (
-    RECORD_FRAGMENT, RECORD_MESSAGE, fragment_record_t, message_record_t, record_message_check)
+    RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_REQUEST, RECORD_SHOWN, fragment_record_t, message_record_t,
+    record_message_check, record_shown_bytes, shown_record_t)
+from shardbroker.hot.sink cimport (
+    sink_free, sink_new, sink_subscribe, sink_to_events, sink_unsubscribe, sinks_free_dead)
 from shardbroker.hot.state cimport (
-    ARENA_BYTES, ARENA_FLUSH_BYTES, DIRTY_FLUSH_BYTES, EVENT_CLOSED, EVENT_CONNECT, EVENT_LOG, EVENT_SNAPSHOTS_COMPLETE,
-    EVENT_TRACE, REDRAWS_MAX, SHARDS_MAX, engine_t, event_t, message_t, peer_t)
+    ARENA_BYTES, ARENA_FLUSH_BYTES, DIRTY_FLUSH_BYTES, EVENT_CLOSED, EVENT_CONNECT, EVENT_LOG, EVENT_MESSAGE, EVENT_PEER,
+    EVENT_REQUEST, EVENT_SNAPSHOTS_COMPLETE, EVENT_TRACE, REDRAWS_MAX, REFERENCE_BYTES, SHARDS_MAX, engine_t, event_t,
+    hook_function_t, message_t, peer_t)
 from shardbroker.hot.sublist cimport (
     SUBJECT_INVALID, account_free, account_init, match_t, member_at, route_build, routes_free_dead, subject_check,
     subject_is_literal, subject_tokens, sublist_match, sublist_queue, sublist_subject, sublist_walk)
-from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap
+from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap, slot_epoch, slot_state
 from shardbroker.shm.membership cimport membership_bump, slot_state_store
 from shardbroker.shm.ring cimport (
     RingReader, RingWriter, record_view, ring_next, ring_readable, ring_reader_skip, ring_release)
 
 cdef enum:
+    PREFIXES_MAX = 16
+    PREFIX_BYTES_MAX = 64
+    NO_SLOT = 0xFFFFFFFF                # of a publisher that is no client
+    REQUEST_BYTES_MAX = 131072
     SECOND_NS = 1000000000
     MILLISECOND_NS = 1000000
     TRIM_CHANGES = 20000
@@ -58,7 +67,8 @@ CONNECTION_FIELDS = (
     "slot", "client_id", "in_msgs", "in_bytes", "out_msgs", "out_bytes", "pending_bytes", "subscriptions", "rtt_ns",
     "last_activity_ns", "stalls", "connected")
 EVENTS = {"connect": EVENT_CONNECT, "closed": EVENT_CLOSED, "log": EVENT_LOG, "trace": EVENT_TRACE,
-          "snapshots_complete": EVENT_SNAPSHOTS_COMPLETE}
+          "snapshots_complete": EVENT_SNAPSHOTS_COMPLETE,
+          "request": EVENT_REQUEST, "message": EVENT_MESSAGE, "peer": EVENT_PEER}
 
 
 # ---- a message --------------------------------------------------------------------------------------------------
@@ -270,6 +280,19 @@ cdef bint reserved(engine_t* e, connection_t* c, const operation_t* op) noexcept
     return False
 
 
+cdef size_t write_sizes(char* p, int32_t header_bytes, uint32_t payload_bytes) noexcept nogil:
+    """"[header size ]size CRLF" of a message; how many bytes."""
+    cdef size_t n = 0
+    if header_bytes > 0:
+        n += sb_digits(p, <uint64_t>header_bytes)
+        p[n] = c' '
+        n += 1
+    n += sb_digits(p + n, payload_bytes)
+    p[n] = c'\r'
+    p[n + 1] = c'\n'
+    return n + 2
+
+
 cdef void rewrite(engine_t* e, message_t* m) noexcept nogil:
     """Write the tail of a PUB that was spaced oddly as a well spaced one would have it."""
     cdef size_t need = <size_t>m.reply_bytes + m.payload_bytes + 64 + SB_SLACK
@@ -286,14 +309,7 @@ cdef void rewrite(engine_t* e, message_t* m) noexcept nogil:
         n = m.reply_bytes
         p[n] = c' '
         n += 1
-    if m.header_bytes > 0:
-        n += sb_digits(p + n, <uint64_t>m.header_bytes)
-        p[n] = c' '
-        n += 1
-    n += sb_digits(p + n, m.payload_bytes)
-    p[n] = c'\r'
-    p[n + 1] = c'\n'
-    n += 2
+    n += write_sizes(p + n, m.header_bytes, m.payload_bytes)
     memcpy(p + n, m.payload, m.payload_bytes)
     m.payload = p + n
     n += m.payload_bytes
@@ -324,6 +340,7 @@ cdef inline void on_pub(engine_t* e, connection_t* c, const operation_t* op) noe
     m.from_shard = -1
     m.subject = op.subject
     m.subject_bytes = op.subject_bytes
+    m.shown = NULL
     m.reply = op.reply
     m.reply_bytes = op.reply_bytes
     m.payload = op.payload
@@ -340,6 +357,8 @@ cdef inline void on_pub(engine_t* e, connection_t* c, const operation_t* op) noe
     dispatch(e, &m)
     if sb_unlikely(e.expired_count):
         expire(e)
+    if sb_unlikely(first == c'$') and e.intercept != NULL and e.intercept(e, &m):
+        m.delivered += 1
     if sb_unlikely(m.delivered == 0 and m.reply_bytes and c.flags & CONNECTION_NO_RESPONDERS):
         no_responders(e, c, &m)
     if sb_unlikely(e.stall_publisher):
@@ -549,6 +568,110 @@ cdef void engine_on_partial(engine_t* e, connection_t* c) noexcept nogil:
     garbage(e, p)                       # large payloads in it are sent from where they are
 
 
+# ---- messages of the broker's own --------------------------------------------------------------------------------
+
+cdef uint32_t engine_publish(engine_t* e, account_t* a, const char* subject, uint32_t subject_bytes, const char* shown,
+                             uint32_t shown_bytes, const char* reply, uint32_t reply_bytes, int32_t header_bytes,
+                             const char* payload, uint32_t payload_bytes) noexcept nogil:
+    """Publish from inside this shard; to how many it went. It is routed by `subject`; receivers see `shown` when that is
+    not NULL. header_bytes of the payload are headers, -1 without. All is copied or, from REFERENCE_BYTES on, kept until
+    the flush. e.publish_behind says afterwards whether a receiver, or the ring to another shard, is behind.
+
+    Not from within a sink. Home shard only.
+    """
+    cdef message_t m
+    cdef size_t need = <size_t>reply_bytes + payload_bytes + 64
+    cdef size_t n = 0
+    cdef char* p
+    if payload_bytes >= REFERENCE_BYTES:
+        p = <char*>mem_alloc(need + SB_SLACK)
+        garbage(e, p)
+    else:
+        if need + SB_SLACK > e.published_capacity:
+            e.published_capacity = 2 * need + SB_SLACK
+            e.published = <char*>mem_resize(e.published, e.published_capacity)
+        p = e.published
+    m.account = a
+    m.publisher = NULL
+    m.client_id = 0
+    m.slot = NO_SLOT
+    m.from_shard = -1
+    m.subject = subject
+    m.subject_bytes = subject_bytes
+    m.shown = shown
+    m.shown_bytes = shown_bytes
+    m.reply = p
+    m.reply_bytes = reply_bytes
+    m.payload_bytes = payload_bytes
+    m.header_bytes = header_bytes if header_bytes > 0 else -1
+    m.delivered = 0
+    m.head = NULL
+    m.bare_line = NULL
+    m.tail = p
+    if reply_bytes:
+        memcpy(p, reply, reply_bytes)
+        n = reply_bytes
+        p[n] = c' '
+        n += 1
+    n += write_sizes(p + n, m.header_bytes, payload_bytes)
+    m.payload = p + n
+    memcpy(p + n, payload, payload_bytes)
+    n += payload_bytes
+    p[n] = c'\r'
+    p[n + 1] = c'\n'
+    m.tail_bytes = n + 2
+    m.hash = sb_hash(subject, subject_bytes, a.seed)
+    dispatch(e, &m)
+    if sb_unlikely(e.expired_count):
+        expire(e)
+    e.publish_behind = e.stall_publisher or e.spilled_now != 0
+    e.stall_publisher = False
+    e.spilled_now = 0
+    if sb_unlikely(e.arena_used > ARENA_FLUSH_BYTES or e.dirty_bytes > DIRTY_FLUSH_BYTES):
+        e.flush(e)
+    return m.delivered
+
+
+cdef bint engine_interest(engine_t* e, account_t* a, const char* subject, uint32_t subject_bytes) noexcept nogil:
+    """Whether anyone, on any shard, would get what is published to a literal subject. Not from within a sink."""
+    cdef match_t* match = &e.match
+    cdef message_t m
+    cdef uint32_t i
+    m.hash = sb_hash(subject, subject_bytes, a.seed)
+    sublist_match(a, subject, subject_bytes, m.hash, match)
+    for i in range(match.lists_count):
+        if match.lists[i].count:
+            return True
+    for i in range(match.queues_count):
+        if match.queues[i].queue.members.count or match.queues[i].queue.remote_total:
+            return True
+    return interest_lookup(e, &m) != 0
+
+
+cdef void engine_send_peer(engine_t* e, uint32_t shard, const char* data, uint32_t n) noexcept nogil:
+    """Bytes for the control side of another shard; they arrive there behind what was published before."""
+    interest_request(e, shard, data, n)
+    e.spilled_now = 0                   # no publisher to slow down
+
+
+cdef void intercept_event(engine_t* e, message_t* m) noexcept nogil:
+    """A message of a client as an event: subject, reply and payload in one block, their lengths beside it."""
+    cdef size_t n = <size_t>m.subject_bytes + m.reply_bytes + m.payload_bytes
+    cdef char* text = <char*>mem_alloc(n + 1)
+    cdef event_t* v
+    memcpy(text, m.subject, m.subject_bytes)
+    memcpy(text + m.subject_bytes, m.reply, m.reply_bytes)
+    memcpy(text + n - m.payload_bytes, m.payload, m.payload_bytes)
+    event_push(e, EVENT_REQUEST, m.publisher, 0, NULL, 0)
+    v = &e.events[e.events_count - 1]
+    v.text = text
+    v.text_bytes = n
+    v.values[1] = m.subject_bytes
+    v.values[2] = m.reply_bytes
+    v.values[3] = <uint64_t>m.header_bytes if m.header_bytes > 0 else 0
+    e.events_bytes += n
+
+
 # ---- messages from other shards ---------------------------------------------------------------------------------
 
 cdef void on_record_queue(engine_t* e, message_t* m, route_t* r, const char* name, uint32_t n, uint32_t redraws,
@@ -585,7 +708,26 @@ cdef void on_record_queue(engine_t* e, message_t* m, route_t* r, const char* nam
         interest_send(e, m, <uint32_t>shard, False, queues, 1, redraws + 1)
 
 
-cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, size_t n) noexcept nogil:
+cdef void on_record(engine_t* e, uint32_t from_shard, int kind, const char* body, size_t n) noexcept nogil:
+    """One whole record of a data ring."""
+    cdef uint64_t at
+    if sb_likely(kind == RECORD_MESSAGE):
+        on_message_record(e, from_shard, body, n, NULL, 0)
+    elif kind == RECORD_SHOWN:
+        at = record_shown_bytes(body, n)
+        if at == 0:
+            e.stats.ring_corrupt += 1
+        else:
+            on_message_record(e, from_shard, body + at, n - at, body + sizeof(shown_record_t),
+                              (<const shown_record_t*>body).shown_bytes)
+    elif kind == RECORD_REQUEST:
+        event_push(e, EVENT_PEER, NULL, <int>from_shard, body, n)
+    else:
+        e.stats.ring_corrupt += 1
+
+
+cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, size_t n, const char* shown,
+                            uint32_t shown_bytes) noexcept nogil:
     cdef const message_record_t* rec = <const message_record_t*>body
     cdef message_t m
     cdef route_t* r
@@ -607,6 +749,8 @@ cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, 
         return
     m.subject = names + rec.queues_bytes
     m.subject_bytes = rec.subject_bytes
+    m.shown = shown
+    m.shown_bytes = shown_bytes
     m.tail = m.subject + rec.subject_bytes + 1
     m.tail_bytes = n - (m.tail - body)
     m.reply = m.tail
@@ -644,11 +788,12 @@ cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, 
         e.flush(e)
 
 
-cdef void on_fragment(engine_t* e, uint32_t from_shard, const char* body, size_t n) noexcept nogil:
+cdef void on_fragment(engine_t* e, uint32_t from_shard, int kind, const char* body, size_t n) noexcept nogil:
     """A piece of a record that was too large for the ring; pieces come in order."""
     cdef peer_t* p = &e.peers[from_shard]
     cdef const fragment_record_t* f = <const fragment_record_t*>body
-    cdef uint64_t most = <uint64_t>e.limits.max_payload + e.limits.max_control_line + 65536
+    # A name to show and a request's own words come on top of what one message can be.
+    cdef uint64_t most = <uint64_t>e.limits.max_payload + 2 * <uint64_t>e.limits.max_control_line + REQUEST_BYTES_MAX
     cdef size_t piece
     cdef char* whole
     if n <= sizeof(fragment_record_t) or f.total_bytes > most:
@@ -672,7 +817,7 @@ cdef void on_fragment(engine_t* e, uint32_t from_shard, const char* body, size_t
     if p.assembly_bytes == p.assembly_total:
         whole = p.assembly
         p.assembly = NULL
-        on_message_record(e, from_shard, whole, p.assembly_total)
+        on_record(e, from_shard, kind, whole, p.assembly_total)
         garbage(e, whole)
 
 
@@ -703,12 +848,10 @@ cdef bint engine_on_rings(engine_t* e, uint32_t most) noexcept nogil:
             if status <= 0:
                 break
             n += 1
-            if v.kind == RECORD_MESSAGE:
-                on_message_record(e, i, <const char*>v.body, v.bytes)
-            elif v.kind == RECORD_FRAGMENT:
-                on_fragment(e, i, <const char*>v.body, v.bytes)
+            if sb_unlikely(v.kind == RECORD_FRAGMENT):
+                on_fragment(e, i, v.flags, <const char*>v.body, v.bytes)
             else:
-                e.stats.ring_corrupt += 1
+                on_record(e, i, v.kind, <const char*>v.body, v.bytes)
         e.spilled_now = 0               # of messages that were drawn again: no publisher here to slow down
         if status < 0:
             e.stats.ring_corrupt += 1
@@ -774,8 +917,31 @@ cdef void engine_on_partial_waiting(engine_t* e, connection_t* c) noexcept nogil
         engine_on_partial(e, c)
 
 
+cdef void engine_hook(engine_t* e, hook_function_t function, void* context) noexcept nogil:
+    """Add a hook, behind those that there are."""
+    e.hooks[e.hooks_count].function = function
+    e.hooks[e.hooks_count].context = context
+    e.hooks_count += 1
+
+
+cdef void run_hooks(engine_t* e) noexcept nogil:
+    cdef uint64_t at = SB_NEVER
+    cdef uint64_t wanted
+    cdef uint32_t i
+    # What a hook announces for the others while they run counts too.
+    e.hooks_at_ns = SB_NEVER
+    for i in range(e.hooks_count):
+        wanted = e.hooks[i].function(e, e.hooks[i].context)
+        if wanted < at:
+            at = wanted
+    if at < e.hooks_at_ns:
+        e.hooks_at_ns = at
+
+
 cdef bint engine_end_turn(engine_t* e) noexcept nogil:
     """Before the last flush of a turn. Whether closed connections have subscriptions left to take out."""
+    if e.hooks_at_ns <= e.now_ns:
+        run_hooks(e)
     if e.reaping != NULL:
         return connections_reap(e)
     return False
@@ -860,6 +1026,8 @@ cdef class _Rows:
 
 
 cdef void collect(void* context, members_t* home, subscription_t* sub) noexcept nogil:
+    if sub.connection.flags & CONNECTION_SINK:
+        return
     with gil:
         (<_Rows>context).rows.append(subscription_row(home, sub))
 
@@ -879,6 +1047,52 @@ cdef object connection_tuple(connection_t* c):
     connection_row(c, row)
     return (c.slot, c.client_id, row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7], row[8],
             bool(row[9] & CONNECTION_CONNECTED))
+
+
+cdef object message_tuple(event_t* v, bytes text):
+    """A request: (kind, slot, client id, subject, reply, headers, payload). Of a sink: (kind, sink, sid, the same)."""
+    cdef size_t sid = 0 if v.kind == EVENT_REQUEST else v.values[0]
+    cdef size_t reply_at = sid + v.values[1]
+    cdef size_t payload_at = reply_at + v.values[2]
+    cdef size_t body_at = payload_at + v.values[3]
+    if v.kind == EVENT_REQUEST:
+        return (v.kind, v.slot, v.client_id, text[:reply_at], text[reply_at:payload_at], text[payload_at:body_at],
+                text[body_at:])
+    return (v.kind, v.client_id, text[:sid], text[sid:reply_at], text[reply_at:payload_at], text[payload_at:body_at],
+            text[body_at:])
+
+
+# Subjects of the broker's own services, one set for each process: what is intercepted, and what is not though it begins
+# like it. Set once at start.
+cdef char prefix_text[PREFIXES_MAX][PREFIX_BYTES_MAX]
+cdef uint32_t prefix_bytes[PREFIXES_MAX]
+cdef bint prefix_except[PREFIXES_MAX]
+cdef uint32_t prefix_count = 0
+
+
+cdef int set_prefixes(list wanted, list exceptions) except -1:
+    global prefix_count
+    if len(wanted) + len(exceptions) > PREFIXES_MAX:
+        raise ValueError(f"at most {PREFIXES_MAX} prefixes")
+    prefix_count = 0
+    for prefix in exceptions + wanted:
+        if not 0 < len(prefix) <= PREFIX_BYTES_MAX or prefix[:1] != b"$":
+            raise ValueError(f"{prefix!r} is no prefix")
+        memcpy(prefix_text[prefix_count], <char*>(<bytes>prefix), len(prefix))
+        prefix_bytes[prefix_count] = <uint32_t>len(prefix)
+        prefix_except[prefix_count] = prefix_count < <uint32_t>len(exceptions)
+        prefix_count += 1
+
+
+cdef bint intercept_by_prefix(engine_t* e, message_t* m) noexcept nogil:
+    cdef uint32_t i
+    for i in range(prefix_count):
+        if begins(m.subject, m.subject_bytes, prefix_text[i], prefix_bytes[i]):
+            if prefix_except[i]:
+                return False
+            intercept_event(e, m)
+            return True
+    return False
 
 
 # A collector that cleared it first would unmap the rings that the last unsubscriptions are told over: a crash.
@@ -906,6 +1120,7 @@ cdef class Engine:
         self.e.stats = segment.stats(shard)
         self.e.directory = segment.directory()
         self.e.flush = no_flush
+        self.e.hooks_at_ns = SB_NEVER
         self.e.random = self.e.header.fingerprint_key[1] ^ (<uint64_t>(shard + 1) * <uint64_t>0x9E3779B97F4A7C15)
         if self.e.random == 0:
             self.e.random = 1
@@ -936,6 +1151,7 @@ cdef class Engine:
                 r = RingReader(segment, i, shard, True)
                 self.e.peers[i].control_in = &r.r
                 rings.append(r)
+        self.sinks = []
         self.rings = tuple(rings)           # a list the collector would empty
         interest_on_stall(slow_publisher)
         interest_boot(&self.e)
@@ -948,6 +1164,9 @@ cdef class Engine:
         if self.e.account != NULL:
             while connections_reap(&self.e):
                 pass
+            for sink in self.sinks:
+                if sink is not None:
+                    sink_free(&self.e, <connection_t*><uint64_t>sink)
             for i in range(self.e.connections_count):
                 if self.e.connections[i] != NULL:
                     connection_free(&self.e, self.e.connections[i])
@@ -956,6 +1175,7 @@ cdef class Engine:
             routes_free_dead()
             account_free(self.e.account)
             free(self.e.account)
+        sinks_free_dead(&self.e)
         free_dead(&self.e)
         engine_after_flush(&self.e)
         out_free_pools(&self.e.out)
@@ -972,6 +1192,7 @@ cdef class Engine:
         free(self.e.scratch)
         free(self.e.bare)
         free(self.e.rewritten)
+        free(self.e.published)
         free(self.e.match.lists)
         free(self.e.match.queues)
 
@@ -1131,6 +1352,83 @@ cdef class Engine:
             if self.e.connections[i] != NULL:
                 connection_close(&self.e, self.e.connections[i], REASON_SERVER_SHUTDOWN)
 
+    # What rides on the engine (stream/): its own messages and subscriptions
+
+    def publish(self, bytes subject, bytes payload, bytes reply=b"", bytes headers=b"", shown=None):
+        """Publish from inside the shard; to how many it went. headers: a whole header block ("NATS/1.0\\r\\n...").
+
+        It goes out at the next flush. Receivers see `shown` instead of `subject` when that is given.
+        """
+        cdef bytes name = b"" if shown is None else shown
+        cdef bytes whole = headers + payload if headers else payload
+        return engine_publish(&self.e, self.e.account, subject, len(subject), NULL if shown is None else <char*>name,
+                              len(name), reply, len(reply), len(headers) if headers else -1, whole, len(whole))
+
+    def interest(self, bytes subject):
+        """Whether anyone, on any shard, would get what is published to this literal subject."""
+        return engine_interest(&self.e, self.e.account, subject, len(subject))
+
+    def interest_told(self):
+        """Whether every change of interest of this shard is on its way to the others (see the control rings)."""
+        return self.e.control_spilled_shards == 0
+
+    def sink(self):
+        """A new sink whose messages become events: its number, for sink_subscribe."""
+        cdef connection_t* c = sink_new(&self.e, sink_to_events(), <void*><uint64_t>(len(self.sinks)))
+        self.sinks.append(<uint64_t>c)
+        return len(self.sinks) - 1
+
+    def sink_subscribe(self, int sink, bytes subject, bytes queue=b""):
+        """Subscribe it; the sid (text) that the events of this subscription have. Raises ValueError for a bad subject."""
+        cdef connection_t* c = <connection_t*><uint64_t>self.sinks[sink]
+        cdef subscription_t* sub
+        if subject_check(subject, len(subject)) == SUBJECT_INVALID:
+            raise ValueError(f"invalid subject {subject!r}")
+        sub = sink_subscribe(&self.e, c, subject, len(subject), queue, len(queue), 0)
+        return sub.sid[:sub.sid_bytes - 1]
+
+    def sink_unsubscribe(self, int sink, bytes sid):
+        """Take one of its subscriptions out."""
+        cdef connection_t* c = <connection_t*><uint64_t>self.sinks[sink]
+        cdef subscription_t* sub = sid_find(c, sid, len(sid))
+        if sub != NULL:
+            sink_unsubscribe(&self.e, sub)
+
+    def sink_close(self, int sink):
+        """Take all its subscriptions out; its number is not used again."""
+        if self.sinks[sink] is not None:
+            sink_free(&self.e, <connection_t*><uint64_t>self.sinks[sink])
+            self.sinks[sink] = None
+
+    def intercept(self, prefixes):
+        """From now on messages of clients whose subject begins with one of these (each begins with `$`) become
+        `request` events, whoever else gets them. Prefixes that begin with `!` are exceptions."""
+        self.prefixes = [], []
+        for prefix in prefixes:
+            self.prefixes[prefix.startswith(b"!")].append(prefix.lstrip(b"!"))
+        set_prefixes(self.prefixes[0], self.prefixes[1])
+        self.e.intercept = intercept_by_prefix
+
+    def send_peer(self, uint32_t shard, bytes data):
+        """Bytes to the control side of another shard: a `peer` event there, behind what was published before."""
+        if shard >= self.e.shards or shard == self.e.shard:
+            raise ValueError(f"shard {shard} is no other shard")
+        if <uint64_t>len(data) > <uint64_t>self.e.limits.max_payload + REQUEST_BYTES_MAX:
+            raise ValueError(f"{len(data)} bytes are too many for a request to another shard")
+        engine_send_peer(&self.e, shard, data, <uint32_t>len(data))
+
+    def peer_ready(self, uint32_t shard):
+        """Whether that shard serves. What is sent to one that does not may be lost."""
+        return shard == self.e.shard or slot_state(self.e.peers[shard].slot) == SB_SLOT_READY
+
+    def peer_epoch(self, uint32_t shard):
+        """Counts the processes that have been that shard."""
+        return self.e.epoch if shard == self.e.shard else slot_epoch(self.e.peers[shard].slot)
+
+    def wake_hooks(self):
+        """Let hooks run in the next turn, which does not wait."""
+        self.e.hooks_at_ns = 0
+
     def connections(self):
         """A row (CONNECTION_FIELDS) for each open connection."""
         cdef uint32_t i
@@ -1163,11 +1461,11 @@ cdef class Engine:
         sublist_match(self.e.account, s, len(s), sb_hash(s, len(s), self.e.account.seed), &self.e.match)
         for i in range(self.e.match.lists_count):
             for j in range(self.e.match.lists[i].count):
-                rows.rows.append(subscription_row(self.e.match.lists[i], member_at(self.e.match.lists[i], j)))
+                collect(<void*>rows, self.e.match.lists[i], member_at(self.e.match.lists[i], j))
         for i in range(self.e.match.queues_count):
             for j in range(self.e.match.queues[i].queue.members.count):
-                rows.rows.append(subscription_row(&self.e.match.queues[i].queue.members,
-                                                  member_at(&self.e.match.queues[i].queue.members, j)))
+                collect(<void*>rows, &self.e.match.queues[i].queue.members,
+                        member_at(&self.e.match.queues[i].queue.members, j))
         return rows.rows
 
     def sublist_stats(self):
@@ -1229,6 +1527,10 @@ cdef class Engine:
                     v.values[6], v.values[7], v.values[8], bool(v.values[9] & CONNECTION_CONNECTED))))
             elif v.kind == EVENT_SNAPSHOTS_COMPLETE:
                 out.append((v.kind,))
+            elif v.kind == EVENT_REQUEST or v.kind == EVENT_MESSAGE:
+                out.append(message_tuple(v, text))
+            elif v.kind == EVENT_PEER:
+                out.append((v.kind, v.number, text))
             elif v.kind == EVENT_LOG:
                 out.append((v.kind, v.number, v.slot, v.client_id, text))
             else:

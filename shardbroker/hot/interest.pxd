@@ -3,6 +3,7 @@
     interest_subscribe / _unsubscribe     sublist and, when it matters to others, directory bit or control records
     interest_shards                       which other shards hold plain interest in a subject
     interest_send                         one message record to one shard
+    interest_request                      bytes from one control side to another
     interest_control                      apply what others have told (after every receive, before parsing)
     interest_membership                   a shard died, came, or waits for a snapshot
     interest_publish                      end of turn: tails, fence, doorbells
@@ -21,6 +22,7 @@ cdef uint64_t interest_lookup(engine_t* e, message_t* m) noexcept nogil
 cdef uint64_t interest_route(engine_t* e, message_t* m, route_t* r) noexcept nogil
 cdef void interest_send(engine_t* e, message_t* m, uint32_t shard, bint plain, queue_t** names, uint32_t names_count,
                         uint32_t redraws) noexcept nogil
+cdef void interest_request(engine_t* e, uint32_t shard, const char* data, uint32_t n) noexcept nogil
 cdef void interest_stall(engine_t* e, message_t* m) noexcept nogil
 cdef bint interest_control(engine_t* e) noexcept nogil
 cdef void interest_membership(engine_t* e) noexcept nogil

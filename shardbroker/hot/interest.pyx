@@ -12,12 +12,13 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
-from shardbroker.hot.bytes cimport sb_hash, sb_lowest
+from shardbroker.hot.bytes cimport sb_hash, sb_likely, sb_lowest
 from shardbroker.hot.memory cimport mem_alloc
 from shardbroker.hot.model cimport account_t, members_t, queue_t, route_t, subscription_t
 from shardbroker.hot.record cimport (
-    RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_PLAIN, RECORD_QUEUE, RECORD_SNAPSHOT_BEGIN, RECORD_SNAPSHOT_END,
-    RECORD_STALL, fragment_record_t, interest_record_t, message_record_t, record_interest_check, stall_record_t)
+    RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_PLAIN, RECORD_QUEUE, RECORD_REQUEST, RECORD_SHOWN, RECORD_SNAPSHOT_BEGIN,
+    RECORD_SNAPSHOT_END, RECORD_STALL, fragment_record_t, interest_record_t, message_record_t, record_interest_check,
+    shown_record_t, stall_record_t)
 from shardbroker.hot.state cimport engine_t, message_t, peer_t, spill_queue_t, spill_t
 from shardbroker.hot.sublist cimport (
     CHANGE_NONE, CHANGE_QUEUE, SUBJECT_INVALID, change_t, subject_check, sublist_insert, sublist_queue,
@@ -109,7 +110,7 @@ cdef void interest_send(engine_t* e, message_t* m, uint32_t shard, bint plain, q
                         uint32_t redraws) noexcept nogil:
     """One message record to one shard, for its plain subscriptions and for the named queue groups."""
     cdef size_t queues_bytes = 0
-    cdef size_t bytes
+    cdef size_t bytes, shown_bytes
     cdef uint32_t i
     cdef bint spilled
     cdef char* p
@@ -117,7 +118,16 @@ cdef void interest_send(engine_t* e, message_t* m, uint32_t shard, bint plain, q
     for i in range(names_count):
         queues_bytes += 4 + padded(names[i].name_bytes)
     bytes = sizeof(message_record_t) + queues_bytes + m.subject_bytes + 1 + m.tail_bytes
-    p = claim(e, shard, False, RECORD_MESSAGE, <uint32_t>bytes, &spilled)
+    if sb_likely(m.shown == NULL):
+        p = claim(e, shard, False, RECORD_MESSAGE, <uint32_t>bytes, &spilled)
+    else:
+        shown_bytes = (m.shown_bytes + 7) & ~<size_t>7
+        bytes += sizeof(shown_record_t) + shown_bytes
+        p = claim(e, shard, False, RECORD_SHOWN, <uint32_t>bytes, &spilled)
+        (<shown_record_t*>p).shown_bytes = m.shown_bytes
+        (<shown_record_t*>p).reserved = 0
+        memcpy(p + sizeof(shown_record_t), m.shown, m.shown_bytes)
+        p += sizeof(shown_record_t) + shown_bytes
     r = <message_record_t*>p
     r.hash = m.hash
     r.client_id = m.client_id
@@ -142,6 +152,14 @@ cdef void interest_send(engine_t* e, message_t* m, uint32_t shard, bint plain, q
     commit(e, shard, False, spilled)
     e.stats.xs_out_msgs += 1
     e.stats.xs_out_bytes += bytes
+
+
+cdef void interest_request(engine_t* e, uint32_t shard, const char* data, uint32_t n) noexcept nogil:
+    """Bytes for the control side of another shard, behind every message that went there before."""
+    cdef bint spilled
+    cdef char* p = claim(e, shard, False, RECORD_REQUEST, n, &spilled)
+    memcpy(p, data, n)
+    commit(e, shard, False, spilled)
 
 
 cdef bint send_interest(engine_t* e, uint32_t shard, int kind, uint32_t account, uint32_t count, const char* subject,
@@ -499,7 +517,8 @@ cdef bint drain_spill(engine_t* e, spill_queue_t* q, ring_writer* w) noexcept no
                 piece = s.bytes - s.sent
                 if piece > room - sizeof(fragment_record_t):
                     piece = room - <uint32_t>sizeof(fragment_record_t)
-                f = <fragment_record_t*>ring_claim(w, piece + <uint32_t>sizeof(fragment_record_t), RECORD_FRAGMENT, 0)
+                f = <fragment_record_t*>ring_claim(w, piece + <uint32_t>sizeof(fragment_record_t), RECORD_FRAGMENT,
+                                                   <uint16_t>s.kind)
                 if f == NULL:
                     return False
                 f.total_bytes = s.bytes

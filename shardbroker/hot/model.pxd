@@ -31,6 +31,7 @@ cdef enum:
     CONNECTION_NO_RESPONDERS = 1 << 17
     CONNECTION_PONG_SENT = 1 << 18
     CONNECTION_ASYNC_INFO = 1 << 19     # CONNECT said protocol 1: INFO may come at any time
+    CONNECTION_SINK = 1 << 20           # no socket: the broker's own, its messages go to a function (hot/sink)
 
 cdef enum:
     NODE_LITERAL = 0
@@ -103,6 +104,10 @@ cdef struct connection_t:
     uint32_t first_pong_info_bytes
     uint32_t close_reason
     uint64_t stall_shards               # full rings that it waits for, a bit a shard
+    # Of a sink only
+    void* sink                          # state.sink_t
+    void* sink_context
+    uint64_t sid_last
 
 cdef struct members_t:
     # Subscriptions of one (subject, queue). One member is kept in `items` itself, more in an array.

@@ -31,6 +31,7 @@ from shardbroker.hot.parser cimport (
     OPERATION_SUB, OPERATION_UNSUB, PARSE_ARGUMENTS, PARSE_DONE, PARSE_HEADERS, PARSE_LINE_TOO_LONG, PARSE_MORE,
     PARSE_PAYLOAD_TOO_LARGE, PARSE_UNKNOWN, operation_t, parse_limits_t, parse_next)
 from shardbroker.hot.reasons cimport REASON_CLIENT_CLOSED
+from shardbroker.hot.sink cimport sinks_free_dead
 from shardbroker.hot.state cimport engine_t, message_t
 from shardbroker.hot.sublist cimport (
     match_t, member_at, routes_free_dead, sublist_match, sublist_remote_forget, sublist_remote_plain,
@@ -295,6 +296,7 @@ cdef class Shard:
         self.close_connections()
         if e.dead_count:
             free_dead(e)
+        sinks_free_dead(e)
         routes_free_dead()
 
     def busy(self):

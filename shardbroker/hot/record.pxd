@@ -1,7 +1,10 @@
 """Records on rings: what one shard tells another. Bodies as they lie in memory; integers in host order.
 
     data ring       RECORD_MESSAGE    message_record_t, queue names (u32 length, bytes) x queues, subject, ' ', tail
-                    RECORD_FRAGMENT   fragment_record_t, a piece of a message record that is too large for the ring
+                    RECORD_SHOWN      shown_record_t, the subject to show (padded to 8), and a message record behind it
+                    RECORD_REQUEST    bytes between the control sides of two shards (stream/): opaque here
+                    RECORD_FRAGMENT   fragment_record_t, a piece of a record that is too large for the ring; the
+                                      record's flags say of which kind
     control ring    RECORD_PLAIN      interest_record_t, pattern                 (count: 1 wanted, 0 not any more)
                     RECORD_QUEUE      interest_record_t, subject, queue name     (count: members on that shard)
                     RECORD_SNAPSHOT_BEGIN, _END     interest_record_t            all interest of the sender between
@@ -15,6 +18,8 @@ from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 cdef enum:
     RECORD_MESSAGE = 1
     RECORD_FRAGMENT = 2
+    RECORD_SHOWN = 3
+    RECORD_REQUEST = 4
     RECORD_PLAIN = 16
     RECORD_QUEUE = 17
     RECORD_SNAPSHOT_BEGIN = 18
@@ -35,6 +40,10 @@ cdef struct message_record_t:
     uint8_t plain                       # deliver to plain subscriptions
     uint8_t redraws                     # a queue member was gone so many times
 
+cdef struct shown_record_t:
+    uint32_t shown_bytes
+    uint32_t reserved
+
 cdef struct fragment_record_t:
     uint32_t total_bytes
     uint32_t offset
@@ -51,6 +60,16 @@ cdef struct stall_record_t:
     uint64_t client_id
     uint32_t slot
     uint32_t milliseconds
+
+
+cdef inline uint64_t record_shown_bytes(const char* body, size_t n) noexcept nogil:
+    """Bytes before the message record that a RECORD_SHOWN holds; 0 when its length cannot be."""
+    cdef uint64_t at = sizeof(shown_record_t)
+    cdef const shown_record_t* r = <const shown_record_t*>body
+    if n < at or r.shown_bytes == 0:
+        return 0
+    at += (<uint64_t>r.shown_bytes + 7) & ~<uint64_t>7
+    return at if at < n else 0
 
 
 cdef inline bint record_message_check(const char* body, size_t n) noexcept nogil:

@@ -28,6 +28,9 @@ cdef enum:
     EVENT_LOG = 3
     EVENT_TRACE = 4
     EVENT_SNAPSHOTS_COMPLETE = 5
+    EVENT_REQUEST = 6                   # a message of a client that the intercept took
+    EVENT_MESSAGE = 7                   # a message to a sink whose messages go to Python
+    EVENT_PEER = 8                      # a request of another shard
 
 cdef struct event_t:
     int kind
@@ -36,7 +39,7 @@ cdef struct event_t:
     uint64_t client_id
     char* text
     size_t text_bytes
-    uint64_t values[12]                 # EVENT_CLOSED: the connection's last row
+    uint64_t values[12]                 # EVENT_CLOSED: the connection's last row; of a message: lengths in `text`
 
 cdef struct spill_t:
     # A record that found its ring full, in the order in which it has to follow.
@@ -94,6 +97,7 @@ cdef struct message_t:
     account_t* account
     connection_t* publisher             # NULL: it came over a ring
     const char* subject
+    const char* shown                   # subject that receivers see instead, or NULL
     const char* reply
     const char* tail                    # "[reply ]sizes CRLF payload CRLF"
     const char* payload                 # headers first, when there are any
@@ -102,6 +106,7 @@ cdef struct message_t:
     size_t tail_bytes
     uint32_t slot
     uint32_t subject_bytes
+    uint32_t shown_bytes
     uint32_t reply_bytes
     uint32_t payload_bytes
     int32_t header_bytes
@@ -116,6 +121,21 @@ cdef struct message_t:
 cdef struct engine_t
 
 ctypedef void (*flush_t)(engine_t* e) noexcept nogil
+# Takes a message for a subscription of the broker's own. It may not publish, subscribe or unsubscribe: a delivery is
+# under way. What it wants to do of that kind it does in a hook.
+ctypedef void (*sink_t)(engine_t* e, message_t* m, subscription_t* sub, void* context) noexcept nogil
+# Looks at a message of a client whose subject begins with `$`, after it was delivered; whether it took it.
+ctypedef bint (*intercept_t)(engine_t* e, message_t* m) noexcept nogil
+# Runs before the flush of a turn for which work was announced (e.hooks_at_ns). Returns when it wants to run again:
+# monotonic ns, 0 at once, SB_NEVER not before something announces work.
+ctypedef uint64_t (*hook_function_t)(engine_t* e, void* context) noexcept nogil
+
+cdef enum:
+    HOOKS_MAX = 8
+
+cdef struct hook_t:
+    hook_function_t function
+    void* context
 
 cdef struct engine_t:
     # Whole life
@@ -142,6 +162,10 @@ cdef struct engine_t:
     uint64_t now_ns
     uint64_t turn
     flush_t flush                       # publish rings, then write sockets; set by the loop
+    hook_t hooks[HOOKS_MAX]
+    uint32_t hooks_count
+    uint64_t hooks_at_ns                # when hooks have something to do: 0 now
+    intercept_t intercept
     void* io
     uint64_t sweep_next_ns
     # One turn
@@ -180,4 +204,8 @@ cdef struct engine_t:
     size_t bare_capacity
     char* rewritten                     # a PUB that was spaced oddly
     size_t rewritten_capacity
+    char* published                     # tail of a message of the broker's own
+    size_t published_capacity
+    bint publish_behind                 # the last of these met a receiver or a ring that is behind
+    connection_t* sinks_dead            # to be freed at the end of the turn
     bint stall_publisher                # a receiver is over three quarters of max_pending

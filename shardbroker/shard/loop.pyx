@@ -41,6 +41,7 @@ from shardbroker.hot.outbound cimport out_drop, out_gather, out_iov_t, out_keep,
 from shardbroker.hot.reasons cimport (
     REASON_CLIENT_CLOSED, REASON_READ_ERROR, REASON_SERVER_SHUTDOWN, REASON_SLOW_CONSUMER_PENDING_BYTES,
     REASON_WRITE_ERROR)
+from shardbroker.hot.sink cimport sinks_free_dead
 from shardbroker.hot.state cimport engine_t
 from shardbroker.hot.sublist cimport routes_free_dead
 from shardbroker.shm.counters cimport counter_loop_lag
@@ -338,7 +339,9 @@ cdef void on_event(loop_t* l, epoll_event* ev) noexcept nogil:
             c.flags |= CONNECTION_READABLE
             connection_ready(l.e, c)
     elif ev.data.u64 & TAGS == TAG_DOORBELL:
-        doorbell_drain(l.eventfd)
+        doorbell_drain(<int>(ev.data.u64 >> 2))
+        if <int>(ev.data.u64 >> 2) != l.eventfd:
+            l.e.hooks_at_ns = 0
     elif l.python_count < PYTHON_EVENTS_MAX:
         l.python_fds[l.python_count] = <int>(ev.data.u64 >> 2)
         l.python_masks[l.python_count] = ev.events
@@ -380,6 +383,8 @@ cdef void end_turn(loop_t* l) noexcept nogil:
         close_connections(e)
     if e.dead_count:
         free_dead(e)
+    if e.sinks_dead != NULL:
+        sinks_free_dead(e)
     routes_free_dead()
 
 
@@ -387,7 +392,7 @@ cdef bint has_work(loop_t* l) noexcept nogil:
     """Whether the next turn has something to do without waiting."""
     cdef engine_t* e = l.e
     return (l.more or e.ready_first != NULL or e.dirty != NULL or e.reaping != NULL or e.closing != NULL
-            or e.told_shards or e.wake_shards or e.events_count)
+            or e.told_shards or e.wake_shards or e.events_count or e.hooks_at_ns == 0)
 
 
 cdef int sleep_ms(loop_t* l, uint64_t now, uint64_t deadline) noexcept nogil:
@@ -395,6 +400,8 @@ cdef int sleep_ms(loop_t* l, uint64_t now, uint64_t deadline) noexcept nogil:
     cdef engine_t* e = l.e
     cdef uint64_t until = deadline if deadline < e.sweep_next_ns else e.sweep_next_ns
     cdef uint64_t ms
+    if e.hooks_at_ns < until:
+        until = e.hooks_at_ns
     if until <= now:
         return 0
     ms = (until - now + MILLISECOND_NS - 1) // MILLISECOND_NS
@@ -515,6 +522,14 @@ cdef class Selector:
 
     def fileno(self):
         return self.l.epoll
+
+    def watch_hooks(self, int eventfd):
+        """From now on, when a helper thread writes to this (non-blocking) eventfd, the engine's hooks run."""
+        cdef epoll_event ev
+        ev.events = EPOLLIN
+        ev.data.u64 = <uint64_t>eventfd << 2 | TAG_DOORBELL
+        if epoll_ctl(self.l.epoll, EPOLL_CTL_ADD, eventfd, &ev) < 0:
+            raise OSError(errno, "epoll_ctl")
 
     # The interface of selectors.BaseSelector
 

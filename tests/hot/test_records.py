@@ -239,13 +239,13 @@ def test_fragments_that_do_not_fit_together() -> None:
         [(0, total, bytes(total))], [(0, 3, b"abc")],
     ):  # fmt: skip
         for offset, of, piece in pieces:
-            victim.data.push(struct.pack("<II", of, offset) + piece, FRAGMENT)
+            victim.data.push(struct.pack("<II", of, offset) + piece, FRAGMENT, MESSAGE)
         victim.data.publish()
         victim.turns(1)
         for client in (1, 2):
             assert b"zzz" not in victim.shard.take_output(client)
     for at in range(0, total, 100):
-        victim.data.push(struct.pack("<II", total, at) + whole[at : at + 100], FRAGMENT)
+        victim.data.push(struct.pack("<II", total, at) + whole[at : at + 100], FRAGMENT, MESSAGE)
     victim.data.publish()
     victim.turns(1)
     for client in (1, 2):

@@ -1,0 +1,1 @@
+"""Types of deliver.pyx: nothing of it is for Python."""
