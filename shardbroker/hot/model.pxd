@@ -70,6 +70,7 @@ cdef struct connection_t:
     uint32_t sids_capacity
     uint32_t subscriptions
     uint32_t subscriptions_closed       # how many it had when it was closed
+    uint32_t read_bytes_usual           # moving average over its last eight reads or so
     # Output
     span_t* spans
     uint32_t spans_first

@@ -5,7 +5,7 @@ One epoll set holds the client sockets (edge triggered, registered once for read
 and whatever descriptors asyncio watches (level triggered). select() runs turns without the GIL and returns to asyncio
 only when that has something to do: a descriptor of its own, a timer, or an event for the control side.
 
-    turn:  epoll_wait -> read each ready socket once: recv, all rings, parse and route -> data rings -> timers
+    turn:  epoll_wait -> read each ready socket once, light ones first: recv, all rings, parse and route -> data rings -> timers
            -> closed connections -> flush: publish rings, wake shards, and only then write sockets -> close sockets
 
 Some facts about edges: after a read that filled less than it was given the socket is empty, and new bytes make a new
@@ -96,7 +96,11 @@ cdef extern from "<sys/socket.h>" nogil:
 
 cdef enum:
     RECEIVE_BYTES = 256 << 10           # 256 KiB beat 32, 64 and 128: see docs/performance.md
-    RECEIVE_BYTES_WAITING = 16 << 10
+    # Light and bulk: whose reads usually bring less than LIGHT_BYTES is served first; and when one of those was heard of
+    # within LIGHT_NS, the others are read in bites, each some 20 us of work. See docs/performance.md, fairness.
+    LIGHT_BYTES = 4 << 10
+    LIGHT_NS = 5000000
+    RECEIVE_BYTES_BITE = 16 << 10
     HEADROOM = 64 << 10                 # before it: where the beginning of a control line is put
     EVENTS_MAX = 512
     IOVECS_MAX = 512
@@ -143,6 +147,12 @@ cdef void receive_failed(engine_t* e, connection_t* c, ssize_t n) noexcept nogil
         connection_close(e, c, REASON_READ_ERROR)
 
 
+cdef inline size_t read_bytes(loop_t* l) noexcept nogil:
+    """How much one read may bring: a bite, while light connections are about, and while anyone waits for room (what
+    cannot be carried out yet has to be kept)."""
+    return RECEIVE_BYTES if l.e.waiting == NULL and l.light_until_ns < l.e.now_ns else RECEIVE_BYTES_BITE
+
+
 cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
     """One read, and everything that it brings."""
     cdef engine_t* e = l.e
@@ -156,8 +166,8 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
         iov[0].iov_base = c.partial + c.partial_bytes
         iov[0].iov_len = missing
         iov[1].iov_base = buffer
-        iov[1].iov_len = RECEIVE_BYTES
-        asked = missing + RECEIVE_BYTES
+        iov[1].iov_len = read_bytes(l)
+        asked = missing + iov[1].iov_len
         n = readv(c.fd, iov, 2)
         if n <= 0:
             receive_failed(e, c, n)
@@ -189,8 +199,7 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
             free(c.partial)
             c.partial = NULL
             c.partial_bytes = 0
-        # While anyone waits for room, read little: what cannot be carried out yet has to be kept.
-        asked = RECEIVE_BYTES if e.waiting == NULL else RECEIVE_BYTES_WAITING
+        asked = read_bytes(l)
         n = recv(c.fd, buffer, asked, MSG_DONTWAIT)
         if n <= 0:
             if kept:
@@ -202,6 +211,9 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
         engine_on_bytes(e, c, buffer - kept, kept + n)
     if <size_t>n < asked and c.flags & CONNECTION_HANGUP == 0:
         c.flags &= ~<uint32_t>CONNECTION_READABLE
+    c.read_bytes_usual += (<uint32_t>n >> 3) - (c.read_bytes_usual >> 3)
+    if c.read_bytes_usual < LIGHT_BYTES:
+        l.light_until_ns = e.now_ns + LIGHT_NS
     if e.borrowed:
         flush(e)                        # output refers to the buffer that the next read overwrites
 
@@ -348,26 +360,44 @@ cdef void on_event(loop_t* l, epoll_event* ev) noexcept nogil:
         l.python_count += 1
 
 
+cdef void read_one(loop_t* l, connection_t* c) noexcept nogil:
+    """One read, if it may be read; back into the list when there may be more."""
+    if c.flags & CONNECTION_LINGERING:
+        read_lingering(l, c)
+    elif c.flags & (CONNECTION_CLOSING | CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD) == 0:
+        read_connection(l, c)
+    if c.flags & CONNECTION_READABLE and c.flags & (CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD) == 0:
+        if c.flags & CONNECTION_CLOSING == 0 or c.flags & CONNECTION_LINGERING:
+            connection_ready(l.e, c)
+
+
 cdef void read_ready(loop_t* l) noexcept nogil:
-    """One read from each connection that was ready when the turn began."""
+    """One read from each connection that was ready when the turn began. Those that send little come first, and what
+    they brought is written before the others' bulk is read, so that a request does not wait for a flood."""
     cdef engine_t* e = l.e
     cdef connection_t* c
-    cdef connection_t* last = e.ready_last
-    while e.ready_first != NULL:
-        c = e.ready_first
-        e.ready_first = c.ready_next
-        if e.ready_first == NULL:
-            e.ready_last = NULL
+    cdef connection_t* following = e.ready_first
+    cdef connection_t* bulk = NULL
+    cdef connection_t** bulk_end = &bulk
+    e.ready_first = NULL
+    e.ready_last = NULL
+    while following != NULL:
+        c = following
+        following = c.ready_next
+        if c.read_bytes_usual >= LIGHT_BYTES:
+            bulk_end[0] = c             # READY until it is read: in this list or in the engine's
+            bulk_end = &c.ready_next
+        else:
+            c.flags &= ~<uint32_t>CONNECTION_READY
+            read_one(l, c)
+    bulk_end[0] = NULL
+    if bulk != NULL and e.dirty != NULL:
+        flush(e)
+    while bulk != NULL:
+        c = bulk
+        bulk = c.ready_next
         c.flags &= ~<uint32_t>CONNECTION_READY
-        if c.flags & CONNECTION_LINGERING:
-            read_lingering(l, c)
-        elif c.flags & (CONNECTION_CLOSING | CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD) == 0:
-            read_connection(l, c)
-        if c.flags & CONNECTION_READABLE and c.flags & (CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD) == 0:
-            if c.flags & CONNECTION_CLOSING == 0 or c.flags & CONNECTION_LINGERING:
-                connection_ready(e, c)
-        if c == last:
-            break
+        read_one(l, c)
 
 
 cdef void end_turn(loop_t* l) noexcept nogil:
