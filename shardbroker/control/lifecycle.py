@@ -270,6 +270,11 @@ class Front:
         action()
 
     def _terminate(self) -> None:
+        # One iteration later: of two signals that wait for a busy process the kernel's handler for the second runs first,
+        # and an USR2 that was sent before this TERM must find the broker alive.
+        asyncio.get_running_loop().call_soon(self._end_unless_lame_duck)
+
+    def _end_unless_lame_duck(self) -> None:
         if self._lame_duck is None:
             self._stop.set()
 

@@ -265,15 +265,14 @@ class Broker:
     @contextmanager
     def stopped_shard(self, number: int) -> Iterator[None]:
         """SIGSTOP on entry (and wait until it stands still), SIGCONT on exit."""
-        pid = self.shard_pids()[number]
-        _signal(pid, signal.SIGSTOP)
-        try:
-            wait_until(
-                lambda: "\nState:\tT" in Path(f"/proc/{pid}/status").read_text(), "the shard to stand still"
-            )
+        with _stopped(self.shard_pids()[number]):
             yield
-        finally:
-            _signal(pid, signal.SIGCONT)
+
+    @contextmanager
+    def stopped_front(self) -> Iterator[None]:
+        """The same for the front: signals sent meanwhile are all pending when it goes on."""
+        with _stopped(self.pid):
+            yield
 
     def wait_shards(self, *, without: Iterable[int] = ()) -> dict[int, int]:
         """Wait until every shard has a process that is none of the pids `without`."""
@@ -297,6 +296,18 @@ class Broker:
 def _signal(pid: int, number: int) -> None:
     with suppress(ProcessLookupError):
         os.kill(pid, number)
+
+
+@contextmanager
+def _stopped(pid: int) -> Iterator[None]:
+    _signal(pid, signal.SIGSTOP)
+    try:
+        wait_until(
+            lambda: "\nState:\tT" in Path(f"/proc/{pid}/status").read_text(), "the process to stand still"
+        )
+        yield
+    finally:
+        _signal(pid, signal.SIGCONT)
 
 
 def _server_inode(server_port: int, client_port: int) -> str:

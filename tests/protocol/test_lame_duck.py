@@ -56,3 +56,18 @@ def test_term_is_ignored_meanwhile_and_kill_is_not(fresh_broker: Start) -> None:
     client.expect_nothing()
     broker.kill_front()
     broker.ended()
+
+
+def test_term_right_behind_does_not_overtake(fresh_broker: Start) -> None:
+    """Both signals are pending when the process next runs; the kernel then calls the later one's handler first."""
+    broker = fresh_broker(config='lame_duck_duration: "60s"\nlame_duck_grace_period: "30s"\n')
+    clients = [broker.client().connect(protocol=1) for _ in range(3)]
+    with broker.stopped_front():
+        os.kill(broker.pid, signal.SIGUSR2)
+        os.kill(broker.pid, signal.SIGTERM)
+    for client in clients:
+        while not client.read_info().get("ldm"):
+            pass
+        client.expect_nothing()
+    broker.kill_front()
+    broker.ended()
