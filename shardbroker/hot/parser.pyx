@@ -101,18 +101,23 @@ cdef inline bint blank(char b) noexcept nogil:
     return b == c' ' or b == c'\t'
 
 
-cdef int split(const char* p, const char* end, token_t* tokens) noexcept nogil:
-    """Tokens between blanks; TOKENS_MAX when there are that many or more. -1: a CR among them."""
+cdef int split(const char* p, const char* end, bint cr_is_blank, token_t* tokens) noexcept nogil:
+    """Tokens between blanks; TOKENS_MAX when there are that many or more. -1: a CR among them that is no blank.
+
+    In SUB and UNSUB a CR is a blank (client.go splitArg). In PUB and HPUB nats-server has it as a part of the token, and
+    so of the MSG line that others get, whose parsers may take it for the blank it looks like: there we refuse it."""
     cdef int n = 0
     cdef const char* start
     while True:
-        while p < end and blank(p[0]):
+        while p < end and (blank(p[0]) or (p[0] == c'\r' and cr_is_blank)):
             p += 1
         if p == end:
             return n
         start = p
         while p < end and not blank(p[0]):
             if p[0] == c'\r':
+                if cr_is_blank:
+                    break
                 return -1
             p += 1
         tokens[n].at = start
@@ -233,7 +238,7 @@ cdef int parse_pub(const char* p, const char* end, const char* line, const char*
     cdef int64_t size
     if header and not limits.headers:
         return PARSE_HEADERS
-    count = split(line, line_end, tokens)
+    count = split(line, line_end, False, tokens)
     if count != 1 + sizes and count != 2 + sizes:
         return PARSE_ARGUMENTS
     op.subject = tokens[0].at
@@ -263,7 +268,7 @@ cdef int parse_pub(const char* p, const char* end, const char* line, const char*
 
 cdef int parse_sub(const char* line, const char* line_end, operation_t* op) noexcept nogil:
     cdef token_t tokens[TOKENS_MAX]
-    cdef int count = split(line, line_end, tokens)
+    cdef int count = split(line, line_end, True, tokens)
     op.queue_bytes = 0
     op.max = -1
     if op.kind == OPERATION_SUB:

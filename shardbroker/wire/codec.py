@@ -151,6 +151,8 @@ class Parser:
         raise ProtocolError(Mistake.UNKNOWN, given)
 
     def _message(self, verb: _Verb, arguments: bytes, at: int) -> tuple[Operation, int] | None:
+        if b"\r" in arguments:
+            raise ProtocolError(Mistake.ARGUMENTS, arguments)
         words = _words(arguments)
         least = verb.words_min
         if not least <= len(words) <= least + 1:
@@ -194,8 +196,6 @@ class _Verb:
 
 
 def _words(line: bytes) -> list[bytes]:
-    if b"\r" in line:
-        raise ProtocolError(Mistake.ARGUMENTS, line)
     return [word for word in line.replace(b"\t", b" ").split(b" ") if word]
 
 
@@ -215,7 +215,7 @@ def _msg(line: bytes, payload: bytes, headers: bytes | None) -> Operation:
 
 
 def _sub(line: bytes, payload: bytes, headers: bytes | None) -> Operation:
-    match _words(line):
+    match _words(line.replace(b"\r", b" ")):
         case [subject, sid]:
             return Sub(subject, sid)
         case [subject, queue, sid]:
@@ -224,7 +224,7 @@ def _sub(line: bytes, payload: bytes, headers: bytes | None) -> Operation:
 
 
 def _unsub(line: bytes, payload: bytes, headers: bytes | None) -> Operation:
-    match _words(line):
+    match _words(line.replace(b"\r", b" ")):
         case [sid]:
             return Unsub(sid)
         case [sid, count]:

@@ -17,6 +17,8 @@ LINE, PAYLOAD = 64, 100  # small limits, so that inputs around them are short
 word = st.binary(min_size=1, max_size=8).map(lambda b: bytes(c for c in b if c not in b" \t\r\n") or b"x")
 words = st.one_of(st.sampled_from([b"foo", b"a.b", b"_INBOX.x", b"*", b">", b"1", "\u00fc.\u20ac".encode(), b"a\0b"]), word)
 gap = st.sampled_from([b" ", b" ", b" ", b"\t", b"  ", b" \t ", b" " * 14, b" " * 40])
+# In SUB and UNSUB a CR is a blank too, once the arguments have begun.
+cr_gap = st.one_of(gap, gap, st.sampled_from([b"\r", b" \r", b"\r \t", b"\r\r"]))
 end_of_line = st.sampled_from([b"\r\n", b"\r\n", b"\n", b" \r\n", b"\t\n", b"\r\r\n"])
 number = st.one_of(
     st.integers(0, 12),
@@ -51,7 +53,7 @@ def publishes(draw: st.DrawFn) -> bytes:
 def subscribes(draw: st.DrawFn) -> bytes:
     name = draw(st.sampled_from([b"SUB", b"UNSUB"]))
     arguments = draw(st.lists(st.one_of(words, number.map(lambda n: b"%d" % n)), max_size=5))
-    return draw(verbs(name)) + b"".join(draw(gap) + a for a in arguments) + draw(end_of_line)
+    return draw(verbs(name)) + b"".join(draw(cr_gap) + a for a in arguments) + draw(end_of_line)
 
 
 @st.composite
@@ -109,6 +111,12 @@ def parse(data: bytes, headers: bool = True) -> tuple[str, int, dict[str, Any]]:
 @example(b"SUB" + b" " * 1300, True)
 @example(b"HPUB foo 0 5\r\nhello\r\n", False)
 @example(b"PUB foo 000000005\r\nhello\r\n", True)
+@example(b"SUB foo\rq\r1\r\r\n", True)
+@example(b"SUB \rfoo\t1\n", True)
+@example(b"SUB foo\r1\n", True)
+@example(b"SUB\rfoo 1\r\n", True)
+@example(b"UNSUB 1\r2\r\n", True)
+@example(b"PUB foo\r 5\r\nhello\r\n", True)
 @example(b"PUB foo 0000000005\r\nhello\r\n", True)
 def test_every_split_gives_the_same_and_the_model_agrees(data: bytes, headers: bool) -> None:
     if not data:

@@ -1,7 +1,7 @@
 """The client protocol as one slow function of the whole input: the oracle for hot/parser.
 
-It says the same as nats-server's parser.go and client.go, with two rules of our own: a control line that is too long is
-refused in every verb, and so is one with more than a few blanks before its arguments.
+It says the same as nats-server's parser.go and client.go, with three rules of our own: a control line that is too long is
+refused in every verb, so is one with more than a few blanks before its arguments, and so is a CR among those of a PUB.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ def first_operation(data: bytes, max_control_line: int, max_payload: int, header
     if not newline:
         return "more", 0, {}
     length = len(data) - len(payload)
-    words = [word for word in re.split(rb"[ \t]+", arguments) if word]
+    cr_is_blank = verb in ("SUB", "UNSUB")
+    words = [word for word in re.split(rb"[ \t\r]+" if cr_is_blank else rb"[ \t]+", arguments) if word]
     cr = b"\r" in arguments
     match verb:
         case "PUB" | "HPUB":
@@ -49,12 +50,12 @@ def first_operation(data: bytes, max_control_line: int, max_payload: int, header
                 return "headers", 0, {}
             return ("arguments", 0, {}) if cr else _publish(verb, words, length, payload, max_payload)
         case "SUB":
-            if cr or len(words) not in (2, 3):
+            if len(words) not in (2, 3):
                 return "arguments", 0, {}
             queue = words[1] if len(words) == 3 else b""
             return "done", length, {"kind": "SUB", "subject": words[0], "queue": queue, "sid": words[-1]}
         case "UNSUB":
-            if cr or len(words) not in (1, 2):
+            if len(words) not in (1, 2):
                 return "arguments", 0, {}
             return "done", length, {"kind": "UNSUB", "sid": words[0], "max": _size(words[1]) if words[1:] else -1}
         case "CONNECT" | "INFO" | "-ERR":

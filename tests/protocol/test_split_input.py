@@ -25,8 +25,13 @@ def conversation(name: str, tail: str = "PING\r\n") -> bytes:
         "PUB {0} 4\r\n\r\n\r\n\r\nPUB  {0}\t003\r\nabc\r\n"
         "HPUB {0} 12 17\r\nNATS/1.0\r\n\r\nhello\r\nHPUB {0} {0}.reply 12 12\r\nNATS/1.0\r\n\r\n\r\n"
         "PING\r\nPONG\r\nUNSUB 1 7\r\nUNSUB 2\r\n+OK\r\nping x\r\n"
-        # nats-server checks the subject of a split PUB twice, and says so twice.
-        + ("PUB {0}.* 1\r\nx\r\n" if Broker.ours else "")
+        # A CR is a blank in SUB and UNSUB. nats-server loses it, and what it parted, where its input was split; and it
+        # checks the subject of a split PUB twice, and says so twice.
+        + (
+            "SUB {0}.cr\rq\r4\r\r\nSUB \r{0}.cr \r5\nPUB {0}.cr 2\r\ncr\r\nUNSUB 4\r1\r\nUNSUB 5\r\r\nPUB {0}.* 1\r\nx\r\n"
+            if Broker.ours
+            else ""
+        )
     ).format(name).encode() + tail.encode()  # fmt: skip
 
 
