@@ -51,6 +51,9 @@ RING_BYTES_MIN: Final = 4096
 RING_BYTES_MAX: Final = 1024 * 1024 * 1024
 # Interest changes are records of tens to hundreds of bytes: thousands fit.
 CONTROL_RING_BYTES: Final = 256 * 1024
+# A record of interest is as long as a control line, and must fit into half of its ring; as much again for comfort.
+CONTROL_RING_LINES: Final = 4
+CONTROL_LINE_BYTES_MAX: Final = RING_BYTES_MAX // CONTROL_RING_LINES
 # What a shard may keep for another that does not read its ring; then the shard's clients are held, not the memory grown.
 OVERFLOW_BYTES_MAX: Final = 256 * 1024 * 1024
 # Spinning before sleep is off until a measurement asks for it.

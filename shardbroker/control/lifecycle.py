@@ -177,9 +177,10 @@ class Front:
 
     def _start_shards(self, stack: contextlib.ExitStack) -> None:
         options = self.options
-        # A record of interest is as long as a control line, and must fit into half of its ring.
-        least = min(1 << (4 * options.max_control_line).bit_length(), limits.RING_BYTES_MAX)
+        least = 1 << (limits.CONTROL_RING_LINES * options.max_control_line - 1).bit_length()
         control_bytes = max(options.control_ring_bytes, least)
+        # What the rings and the shards' buffers are made for: no reload may go above it.
+        self._control_line_max = control_bytes // limits.CONTROL_RING_LINES
         self.segment = Segment.create(self._shards, options.ring_bytes, control_bytes)
         self._eventfds = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(self._shards)]
         for descriptor in self._eventfds:
@@ -205,6 +206,7 @@ class Front:
             shards=self._shards,
             segment=self.segment.map,
             eventfds=self._eventfds,
+            control_line_max=self._control_line_max,
             options=self.options,
             channel=channel,
             info=self.info_lines,
@@ -285,7 +287,7 @@ class Front:
     def _reload(self) -> None:
         old = self.options
         try:
-            new, lines = reload_options(old, self._read)
+            new, lines = reload_options(old, self._read, self._control_line_max)
             self.log.apply(new)
         except BrokerError as error:
             self.log.error(f"Failed to reload server configuration: {error}")

@@ -68,10 +68,13 @@ def check_reload(old: Options, new: Options) -> list[str]:
     return lines
 
 
-def reload_options(current: Options, read: Callable[[Sequence[str]], Options]) -> tuple[Options, list[str]]:
+def reload_options(
+    current: Options, read: Callable[[Sequence[str]], Options], control_line_max: int
+) -> tuple[Options, list[str]]:
     """The options as they are now on disk and command line, and what has changed.
 
-    `read(arguments)` parses a command line and the file it names. Raises ConfigError, and then nothing may change.
+    `read(arguments)` parses a command line and the file it names. `control_line_max`: bytes, what rings and buffers were
+    made for at the start. Raises ConfigError, and then nothing may change.
     """
     if not current.config_file:
         raise ConfigError("can only reload config when a file is provided using -c or --config")
@@ -83,6 +86,10 @@ def reload_options(current: Options, read: Callable[[Sequence[str]], Options]) -
         new = dataclasses.replace(new, http_port=current.http_port)
     if not new.http_host:
         new = dataclasses.replace(new, http_host=current.http_host)
+    if new.max_control_line > control_line_max:
+        raise ConfigError(
+            f"max_control_line can be at most {control_line_max} without a restart, as control rings are no larger"
+        )
     return new, check_reload(current, new)
 
 

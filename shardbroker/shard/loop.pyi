@@ -9,7 +9,11 @@ from shardbroker.hot.engine import Engine
 class Selector(selectors.BaseSelector):
     engine: Engine
     def __init__(
-        self, engine: Engine, on_events: Callable[[list[tuple[Any, ...]]], None], eventfd: int = -1
+        self,
+        engine: Engine,
+        on_events: Callable[[list[tuple[Any, ...]]], None],
+        eventfd: int = -1,
+        control_line_max: int = ...,
     ) -> None: ...
     def fileno(self) -> int: ...
     def watch_hooks(self, eventfd: int) -> None: ...

@@ -101,7 +101,8 @@ cdef enum:
     LIGHT_BYTES = 4 << 10
     LIGHT_NS = 5000000
     RECEIVE_BYTES_BITE = 16 << 10
-    HEADROOM = 64 << 10                 # before it: where the beginning of a control line is put
+    HEADROOM = 4096                     # before it: room for the beginning of a control line, and its verb and blanks
+    CONTROL_LINE_BYTES = 64 << 10
     EVENTS_MAX = 512
     IOVECS_MAX = 512
     SLEEP_CAP_MS = 100                  # with rings: if a wake-up were ever lost, it costs this and is counted
@@ -518,10 +519,11 @@ cdef class Selector:
     """A selector for asyncio.SelectorEventLoop that serves `engine` while it waits.
 
     on_events: called from select() with Engine.take_events() whenever there are any. eventfd: this shard's doorbell,
-    -1 with one shard. Shard thread only.
+    -1 with one shard. control_line_max: the largest max_control_line, in bytes, that the engine will ever be given.
+    Shard thread only.
     """
 
-    def __cinit__(self, Engine engine, on_events, int eventfd=-1):
+    def __cinit__(self, Engine engine, on_events, int eventfd=-1, size_t control_line_max=CONTROL_LINE_BYTES):
         cdef epoll_event ev
         memset(&self.l, 0, sizeof(loop_t))
         self.engine = engine
@@ -529,7 +531,7 @@ cdef class Selector:
         self.keys = {}
         self.l.e = &engine.e
         self.l.eventfd = eventfd
-        self.l.headroom = max(<size_t>HEADROOM, <size_t>engine.e.limits.max_control_line + 4096)
+        self.l.headroom = control_line_max + HEADROOM
         self.l.buffer = <char*>mem_alloc(self.l.headroom + RECEIVE_BYTES + SB_SLACK)
         self.l.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.l.epoll < 0:

@@ -38,12 +38,14 @@ class ShardLogger(Logger, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ShardSetup:
-    """What a shard is given. `eventfds`: one for each shard, by shard. `info(options, ldm)` makes INFO lines."""
+    """What a shard is given. `eventfds`: one for each shard, by shard. `control_line_max`: bytes, the most that a reload may
+    allow. `info(options, ldm)` makes INFO lines."""
 
     shard: int
     shards: int
     segment: SegmentMap
     eventfds: Sequence[int]
+    control_line_max: int
     options: Options
     channel: Channel
     info: Callable[[Options, bool], InfoSource]
@@ -81,7 +83,7 @@ class Worker:
             on_ready=self._ready,
         )
         eventfd = setup.eventfds[setup.shard] if setup.shards > 1 else -1
-        self.selector = Selector(self._engine, self.clients.on_events, eventfd)
+        self.selector = Selector(self._engine, self.clients.on_events, eventfd, setup.control_line_max)
         self._intake = Intake(
             setup.channel,
             self.clients,

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness import Broker, RawClient, wait_until
+from harness import Broker, RawClient, msg, wait_until
 
 Start = Callable[..., Broker]
 pytestmark = pytest.mark.ours
@@ -170,6 +170,7 @@ def test_reload_changes_limits_on_every_shard(fresh_broker: Start) -> None:
         ("http_port: 1\n", "config reload not supported for http_port"),
         ("server_name: other\n", "config reload not supported for server_name"),
         ("max_payload: nonsense\n", "max_payload"),
+        ("max_control_line: 65537\n", "max_control_line can be at most 65536 without a restart"),
         ("max_payload: {\n", "server.conf"),
         ("unknown_key: 1\n", "unknown"),
     ],
@@ -184,6 +185,22 @@ def test_a_bad_reload_changes_nothing(fresh_broker: Start, config: str, words: s
     assert client.info is not None
     assert client.info["max_payload"] == 1000
     client.flush()
+
+
+def test_a_longer_control_line_after_a_reload(fresh_broker: Start) -> None:
+    """Both what a shard keeps of a line and what it tells the others of it have room for the longest."""
+    broker = fresh_broker(config="max_control_line: 1000\n")
+    reload(broker, "max_control_line: 65536\n", "Reloaded server configuration")
+    subject = "a." + "b" * 65000 + ".*"
+    for _ in range(broker.workers):
+        client = broker.client().connect()
+        client.send("SUB" + " " * 900 + subject)
+        wait_until(lambda c=client: broker.has_read([c]), "the beginning of the line to be read")  # type: ignore[misc]
+        client.send(" 7\r\n").flush()
+        for _ in range(broker.workers):
+            broker.client().connect().pub(subject[:-1] + "c", "x")
+            client.expect(msg(subject[:-1] + "c", 7, "x"))
+        client.send("SUB " + "c" * 65537 + "\r\n").expect("-ERR 'maximum control line exceeded'\r\n")
 
 
 def test_a_reload_without_a_file_is_refused(fresh_broker: Start) -> None:

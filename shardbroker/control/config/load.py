@@ -116,6 +116,8 @@ def _check(fields: dict[str, Any]) -> list[str]:
             errors.append(
                 f"{name}: {number} is not a power of two from {limits.RING_BYTES_MIN} to {limits.RING_BYTES_MAX} bytes"
             )
+    if o.max_control_line > limits.CONTROL_LINE_BYTES_MAX:
+        errors.append(f"max_control_line: {o.max_control_line} is more than {limits.CONTROL_LINE_BYTES_MAX}")
     if o.overflow_bytes_max <= 0:
         errors.append("overflow-size: needs to be positive")
     if o.spin < 0:
