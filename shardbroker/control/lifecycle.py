@@ -21,6 +21,7 @@ import os
 import resource
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ from shardbroker.control.requests import ControlSocket, Requests
 from shardbroker.control.supervisor import Supervisor
 from shardbroker.errors import BrokerError
 from shardbroker.front.acceptor import Acceptor, Admission, open_listener
-from shardbroker.front.placement import UNRESPONSIVE_SECONDS, Placement
+from shardbroker.front.placement import UNRESPONSIVE_SECONDS, Placement, connections_of
 from shardbroker.ipc.channel import Channel, Message
 from shardbroker.ipc.child import Child, describe_end
 from shardbroker.options import Options
@@ -104,7 +105,7 @@ class Front:
         asyncio.get_running_loop().set_exception_handler(log_exception(self.log))
         self._handle_signals()
         self._say_hello()
-        raise_descriptor_limit()
+        self._descriptors_max = raise_descriptor_limit()
         with contextlib.ExitStack() as stack:
             monitor_listener = self._open_monitor_listener()
             listener = self._open_client_listener()
@@ -186,7 +187,9 @@ class Front:
         for descriptor in self._eventfds:
             stack.callback(os.close, descriptor)
         gauges = Gauges(self.segment.map)
-        self.placement = Placement(self._shards, lambda shard: gauges.read(shard, "closed_total"))
+        shard_max = connections_of(self._descriptors_max, self._shards)
+        self.placement = Placement(self._shards, lambda shard: gauges.read(shard, "closed_total"), shard_max)
+        self._warn_of_descriptors()
         self.admission = Admission(self.placement, connections_max=options.max_connections)
         stack.callback(self.admission.close)
         self.supervisor = Supervisor(
@@ -199,6 +202,14 @@ class Front:
         )
         self.admission.watch(lambda shard: self.supervisor.responsive(shard, UNRESPONSIVE_SECONDS))
         self.supervisor.start()
+
+    def _warn_of_descriptors(self) -> None:
+        room = self._shards * self.placement.shard_max
+        if self.options.max_connections > room:
+            self.log.warning(
+                f"max_connections is {self.options.max_connections}, but {self._descriptors_max} descriptors a process leave "
+                f"room for {room} connections; raise the hard limit of open files (ulimit -Hn) for more"
+            )
 
     def _shard_main(self, shard: int, epoch: int, channel: Channel) -> tuple[Callable[[], int], list[int]]:
         setup = ShardSetup(
@@ -306,6 +317,7 @@ class Front:
                 self.log.error(str(error))
         for warning in new.warnings:
             self.log.warning(warning)
+        self._warn_of_descriptors()
         for line in lines:
             self.log.notice(line)
         self.log.notice("Reloaded server configuration")
@@ -446,11 +458,13 @@ def _monitor_main(segment: Segment, channel: Channel, listener: socket.socket, b
     return run_monitor(segment, channel, listener, base_path)
 
 
-def raise_descriptor_limit() -> None:
-    """As many descriptors as we may have, as Go programs take them: each connection is one."""
+def raise_descriptor_limit() -> int:
+    """As many descriptors as we may have, as Go programs take them: each connection is one. How many that are, for each
+    process."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def listen_error(where: str, error: OSError) -> str:

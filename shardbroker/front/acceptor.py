@@ -2,7 +2,8 @@
 
     listener --accept--> Acceptor --(batch)--> Admission --place--> channel --sockets--> shard
                                                   |  no shard is ready: waits here, bounded
-                                                  |  max_connections reached: goes to a shard too, to be told and closed
+                                                  |  max_connections, or all that the shards' descriptors allow, reached:
+                                                  |  goes to a shard too, to be told and closed
 
 The front never reads from or writes to a client's socket, and closes its copy as soon as the packet has gone.
 Front process only.
@@ -225,7 +226,7 @@ class Admission:
             self._waiting.extend(batch)
             self._retry_later()
             return
-        room = len(batch)
+        room = min(len(batch), self.placement.room(self._ready()))
         if self.connections_max:
             room = min(room, max(0, self.connections_max - self.placement.open_all()))
         at = 0

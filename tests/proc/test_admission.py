@@ -155,6 +155,21 @@ def test_max_connections(connections_max: int) -> None:
     run(main)
 
 
+def test_no_shard_gets_more_than_it_can_hold() -> None:
+    async def main() -> None:
+        shards = Shards(3)
+        shards.placement.shard_max = 4
+        shards.ready(0, 1)
+        shards.accept(7)
+        shards.ready(2)
+        shards.accept(8)
+        while sum(len(channel.refused) for channel in shards.channels) < 3:
+            await asyncio.sleep(0.001)
+        assert shards.counts() == [4, 4, 4]
+
+    run(main)
+
+
 def test_a_connection_that_ends_makes_room_for_the_next() -> None:
     async def main() -> None:
         shards = Shards(1, 1)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from harness import Broker, RawClient, msg, wait_until
+from shardbroker.front.placement import connections_of
 
 Start = Callable[..., Broker]
 pytestmark = pytest.mark.ours
@@ -220,6 +221,31 @@ def test_a_reload_of_the_password_closes_those_who_had_the_old(fresh_broker: Sta
         client.expect("-ERR 'Authorization Violation'\r\n").expect_closed()
     broker.client().connect(user="u", **{"pass": "two"}).flush()
     assert "two" not in broker.log()
+
+
+def test_connections_beyond_what_descriptors_allow_are_told(fresh_broker: Start, workers: int) -> None:
+    """A shard without a free descriptor would have its sockets dropped by the kernel, without a word."""
+    limit = 128
+    shell = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh"]
+    command = [*shell, sys.executable, "-m", "shardbroker", "--workers", str(workers)]
+    broker = fresh_broker(executable=command)
+    room = workers * connections_of(limit, workers)
+    broker.wait_log(rf"\[WRN\] max_connections is 65536, but {limit} descriptors .* room for {room} connections")
+    clients = [broker.client() for _ in range(room)]
+    for _ in range(3):
+        refused = [broker.client() for _ in range(10)]
+        for client in refused:
+            client.expect_closed(b"-ERR 'maximum connections exceeded'\r\n")
+    for client in clients:
+        client.connect()
+    clients.pop().close()
+
+    def taken() -> bool:
+        client = broker.client().send("PING\r\n")
+        return client.expect_re(rb"PONG|-ERR")[0] == b"PONG"
+
+    wait_until(taken, "the room that one has left to be given to another")
+    assert "connections dropped" not in broker.log()
 
 
 def test_a_lower_max_connections_closes_the_newest(fresh_broker: Start) -> None:
