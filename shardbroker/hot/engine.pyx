@@ -17,14 +17,14 @@ from shardbroker.hot.connection cimport (
     event_push, free_dead, garbage, sid_add, sid_find, unsubscribe)
 from shardbroker.hot.deliver cimport deliver_match, deliver_queue, deliver_route, mark_dirty, random_below
 from shardbroker.hot.interest cimport (
-    interest_boot, interest_control, interest_free, interest_lookup, interest_on_stall, interest_request,
-    interest_route, interest_send, interest_stall, interest_subscribe)
+    interest_boot, interest_control, interest_free, interest_give_receipts, interest_lookup, interest_on_stall,
+    interest_receipts_wanted, interest_request, interest_route, interest_send, interest_stall, interest_subscribe)
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_trim, mem_zero
 from shardbroker.hot.model cimport (
     CONNECTION_ASYNC_INFO, CONNECTION_AUTH_PENDING, CONNECTION_CLOSING, CONNECTION_CONNECTED, CONNECTION_HEADERS,
     CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_NO_ECHO, CONNECTION_NO_RESPONDERS, CONNECTION_PAUSED,
-    CONNECTION_PEDANTIC, CONNECTION_PONG_SENT, CONNECTION_READABLE, CONNECTION_SINK, CONNECTION_STALLED,
-    CONNECTION_VERBOSE, ROUTE_SEEN,
+    CONNECTION_PEDANTIC, CONNECTION_PONG_OWED, CONNECTION_PONG_SENT, CONNECTION_READABLE, CONNECTION_SINK,
+    CONNECTION_STALLED, CONNECTION_VERBOSE, ROUTE_SEEN,
     ROUTE_SETS, account_t, connection_t, members_t, queue_t, route_t, subscription_t)
 from shardbroker.hot.outbound cimport out_free_pools
 from shardbroker.hot.parser cimport (
@@ -36,14 +36,14 @@ from shardbroker.hot.reasons cimport (
     REASON_MAX_CONTROL_LINE_EXCEEDED, REASON_MAX_PAYLOAD_EXCEEDED, REASON_PARSE_ERROR, REASON_PROTOCOL_VIOLATION,
     REASON_RING_OVERFLOW, REASON_SERVER_SHUTDOWN, REASON_SLOW_CONSUMER_WRITE_DEADLINE, REASON_STALE_CONNECTION)
 from shardbroker.hot.record cimport (
-    RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_REQUEST, RECORD_SHOWN, fragment_record_t, message_record_t,
-    record_message_check, record_shown_bytes, shown_record_t)
+    RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_RECEIPT_WANTED, RECORD_REQUEST, RECORD_SHOWN, fragment_record_t,
+    message_record_t, receipt_record_t, record_message_check, record_shown_bytes, shown_record_t)
 from shardbroker.hot.sink cimport (
     sink_free, sink_new, sink_subscribe, sink_to_events, sink_unsubscribe, sinks_free_dead)
 from shardbroker.hot.state cimport (
     ARENA_BYTES, ARENA_FLUSH_BYTES, DIRTY_FLUSH_BYTES, EVENT_CLOSED, EVENT_CONNECT, EVENT_LOG, EVENT_MESSAGE, EVENT_PEER,
     EVENT_REQUEST, EVENT_SNAPSHOTS_COMPLETE, EVENT_TRACE, REDRAWS_MAX, REFERENCE_BYTES, SHARDS_MAX, engine_t, event_t,
-    hook_function_t, message_t, peer_t)
+    hook_function_t, message_t, peer_t, receipt_t)
 from shardbroker.hot.sublist cimport (
     SUBJECT_INVALID, account_free, account_init, match_t, member_at, route_build, routes_free_dead, subject_check,
     subject_is_literal, subject_tokens, sublist_match, sublist_queue, sublist_subject, sublist_walk)
@@ -59,6 +59,7 @@ cdef enum:
     REQUEST_BYTES_MAX = 131072
     SECOND_NS = 1000000000
     MILLISECOND_NS = 1000000
+    RECEIPT_NS = 1000000000             # a shard that is stopped must not keep others' PONGs for ever
     TRIM_CHANGES = 20000
     CONNECTION_CHANGES = 20             # a connection's memory against a subscription's
     STOP_PARSING = CONNECTION_CLOSING | CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD
@@ -142,6 +143,8 @@ cdef int draw_member(engine_t* e, message_t* m, queue_t** queues, uint32_t count
 
 cdef inline void forward(engine_t* e, message_t* m, uint32_t shard, bint plain, queue_t** names, uint32_t count) noexcept nogil:
     interest_send(e, m, shard, plain, names, count, 0)
+    if sb_likely(m.publisher != NULL):
+        m.publisher.sent_shards |= <uint64_t>1 << shard
     m.delivered += 1
 
 
@@ -433,6 +436,18 @@ cdef void on_unsub(engine_t* e, connection_t* c, const operation_t* op) noexcept
 
 
 cdef void on_ping(engine_t* e, connection_t* c) noexcept nogil:
+    """PONG, once the messages before it have been written to the subscribers, here and on other shards."""
+    if sb_unlikely(c.sent_shards != 0):
+        interest_receipts_wanted(e, c)
+        if c.receipt_shards:
+            c.receipt_until_ns = e.now_ns + RECEIPT_NS
+            c.flags |= CONNECTION_PONG_OWED
+            connection_wait(e, c, CONNECTION_STALLED)
+            return
+    pong(e, c)
+
+
+cdef void pong(engine_t* e, connection_t* c) noexcept nogil:
     """PONG; after the first one, the INFO that tells a client its account (since nats-server 2.12)."""
     connection_send(e, c, b"PONG\r\n", 6)
     if c.flags & CONNECTION_CONNECTED and c.flags & CONNECTION_PONG_SENT == 0:
@@ -722,6 +737,8 @@ cdef void on_record(engine_t* e, uint32_t from_shard, int kind, const char* body
                               (<const shown_record_t*>body).shown_bytes)
     elif kind == RECORD_REQUEST:
         event_push(e, EVENT_PEER, NULL, <int>from_shard, body, n)
+    elif kind == RECORD_RECEIPT_WANTED:
+        on_receipt_wanted(e, from_shard, body, n)
     else:
         e.stats.ring_corrupt += 1
 
@@ -821,6 +838,23 @@ cdef void on_fragment(engine_t* e, uint32_t from_shard, int kind, const char* bo
         garbage(e, whole)
 
 
+cdef void on_receipt_wanted(engine_t* e, uint32_t from_shard, const char* body, size_t n) noexcept nogil:
+    cdef const receipt_record_t* r = <const receipt_record_t*>body
+    cdef receipt_t* asked
+    if n != sizeof(receipt_record_t):
+        e.stats.ring_corrupt += 1
+        return
+    if e.receipts_count == e.receipts_capacity:
+        e.receipts_capacity = e.receipts_capacity * 2 if e.receipts_capacity else 64
+        e.receipts = <receipt_t*>mem_resize(e.receipts, e.receipts_capacity * sizeof(receipt_t))
+    asked = &e.receipts[e.receipts_count]
+    e.receipts_count += 1
+    asked.client_id = r.client_id
+    asked.slot = r.slot
+    asked.number = r.number
+    asked.shard = from_shard
+
+
 cdef void engine_catch_up(engine_t* e) noexcept nogil:
     """Everything that other shards had published when some bytes were received, before those are acted on: interest,
     so that the flush promise holds; and messages, so that a PONG follows what its sender knows to be on the way."""
@@ -894,9 +928,14 @@ cdef bint engine_resume(engine_t* e) noexcept nogil:
             c.flags &= ~<uint32_t>CONNECTION_HELD
             c.write_deadline_ns = 0     # it was we who kept it waiting
             mark_dirty(e, c)
-        if c.flags & CONNECTION_STALLED and c.stall_shards & e.spilled_shards == 0 and c.stalled_until_ns <= e.now_ns:
+        if (c.flags & CONNECTION_STALLED and c.stall_shards & e.spilled_shards == 0 and c.stalled_until_ns <= e.now_ns
+                and (c.receipt_shards == 0 or c.receipt_until_ns <= e.now_ns)):
             c.stall_shards = 0
+            c.receipt_shards = 0
             c.flags &= ~<uint32_t>CONNECTION_STALLED
+            if c.flags & CONNECTION_PONG_OWED:
+                c.flags &= ~<uint32_t>CONNECTION_PONG_OWED
+                pong(e, c)
         if c.flags & CONNECTION_CLOSING:
             c.flags &= ~<uint32_t>(CONNECTION_HELD | CONNECTION_STALLED)
         if c.flags & (CONNECTION_HELD | CONNECTION_STALLED):
@@ -956,6 +995,8 @@ cdef void engine_after_flush(engine_t* e) noexcept nogil:
     for i in range(e.garbage_count):
         free(e.garbage[i])
     e.garbage_count = 0
+    if sb_unlikely(e.receipts_count != 0):
+        interest_give_receipts(e)
 
 
 cdef uint64_t engine_sweep_interval(engine_t* e) noexcept nogil:
@@ -1177,6 +1218,7 @@ cdef class Engine:
             free(self.e.account)
         sinks_free_dead(&self.e)
         free_dead(&self.e)
+        self.e.receipts_count = 0
         engine_after_flush(&self.e)
         out_free_pools(&self.e.out)
         for i in range(self.e.events_count):
@@ -1189,6 +1231,7 @@ cdef class Engine:
         free(self.e.expired)
         free(self.e.dead)
         free(self.e.garbage)
+        free(self.e.receipts)
         free(self.e.scratch)
         free(self.e.bare)
         free(self.e.rewritten)

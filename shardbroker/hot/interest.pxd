@@ -6,6 +6,8 @@
     interest_request                      bytes from one control side to another
     interest_control                      apply what others have told (after every receive, before parsing)
     interest_membership                   a shard died, came, or waits for a snapshot
+    interest_receipts_wanted              ask where a publisher's messages went to say when they have been delivered
+    interest_give_receipts                answer other shards that have asked so, after the flush
     interest_publish                      end of turn: tails, fence, doorbells
 
 With one shard none of this touches a ring. Home shard only.
@@ -24,6 +26,8 @@ cdef void interest_send(engine_t* e, message_t* m, uint32_t shard, bint plain, q
                         uint32_t redraws) noexcept nogil
 cdef void interest_request(engine_t* e, uint32_t shard, const char* data, uint32_t n) noexcept nogil
 cdef void interest_stall(engine_t* e, message_t* m) noexcept nogil
+cdef void interest_receipts_wanted(engine_t* e, connection_t* c) noexcept nogil
+cdef void interest_give_receipts(engine_t* e) noexcept nogil
 cdef bint interest_control(engine_t* e) noexcept nogil
 cdef void interest_membership(engine_t* e) noexcept nogil
 cdef void interest_drain_spills(engine_t* e) noexcept nogil

@@ -14,12 +14,12 @@ from libc.string cimport memcpy
 
 from shardbroker.hot.bytes cimport sb_hash, sb_likely, sb_lowest
 from shardbroker.hot.memory cimport mem_alloc
-from shardbroker.hot.model cimport account_t, members_t, queue_t, route_t, subscription_t
+from shardbroker.hot.model cimport account_t, connection_t, members_t, queue_t, route_t, subscription_t
 from shardbroker.hot.record cimport (
-    RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_PLAIN, RECORD_QUEUE, RECORD_REQUEST, RECORD_SHOWN, RECORD_SNAPSHOT_BEGIN,
-    RECORD_SNAPSHOT_END, RECORD_STALL, fragment_record_t, interest_record_t, message_record_t, record_interest_check,
-    shown_record_t, stall_record_t)
-from shardbroker.hot.state cimport engine_t, message_t, peer_t, spill_queue_t, spill_t
+    RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_PLAIN, RECORD_QUEUE, RECORD_RECEIPT, RECORD_RECEIPT_WANTED, RECORD_REQUEST,
+    RECORD_SHOWN, RECORD_SNAPSHOT_BEGIN, RECORD_SNAPSHOT_END, RECORD_STALL, fragment_record_t, interest_record_t,
+    message_record_t, receipt_record_t, record_interest_check, shown_record_t, stall_record_t)
+from shardbroker.hot.state cimport engine_t, message_t, peer_t, receipt_t, spill_queue_t, spill_t
 from shardbroker.hot.sublist cimport (
     CHANGE_NONE, CHANGE_QUEUE, SUBJECT_INVALID, change_t, subject_check, sublist_insert, sublist_queue,
     sublist_remote_forget, sublist_remote_plain, sublist_remote_queue, sublist_remove, sublist_subject,
@@ -302,12 +302,17 @@ cdef uint64_t interest_route(engine_t* e, message_t* m, route_t* r) noexcept nog
 cdef void forget(engine_t* e, uint32_t shard) noexcept nogil:
     """Everything that is known of a shard's former process."""
     cdef peer_t* p = &e.peers[shard]
+    cdef connection_t* c
     sublist_remote_forget(e.account, shard)
     e.stats.overflow_bytes -= p.data_spill.bytes + p.control_spill.bytes
     spill_free(&p.data_spill)
     spill_free(&p.control_spill)
     e.spilled_shards &= ~(<uint64_t>1 << shard)
     e.control_spilled_shards &= ~(<uint64_t>1 << shard)
+    c = e.waiting
+    while c != NULL:
+        c.receipt_shards &= ~(<uint64_t>1 << shard)
+        c = c.wait_next
     free(p.assembly)
     p.assembly = NULL
     p.in_snapshot = False
@@ -380,6 +385,8 @@ cdef bint interest_control(engine_t* e) noexcept nogil:
                 s = <const stall_record_t*>v.body
                 if v.bytes == sizeof(stall_record_t) and on_stall != NULL:
                     on_stall(e, s.slot, s.client_id, s.milliseconds)
+            elif v.kind == RECORD_RECEIPT:
+                on_receipt(e, i, <const char*>v.body, v.bytes)
             elif RECORD_PLAIN <= v.kind <= RECORD_SNAPSHOT_END:
                 on_interest(e, i, v.kind, <const char*>v.body, v.bytes)
             else:
@@ -389,6 +396,60 @@ cdef bint interest_control(engine_t* e) noexcept nogil:
             ring_reader_skip(p.control_in)
         ring_release(p.control_in)
     return any
+
+
+cdef void interest_receipts_wanted(engine_t* e, connection_t* c) noexcept nogil:
+    """Ask every shard that the connection's messages went to; c.receipt_shards says who will answer."""
+    cdef uint64_t left = c.sent_shards
+    cdef uint32_t i
+    cdef bint spilled
+    cdef receipt_record_t* r
+    c.sent_shards = 0
+    c.receipt_shards = 0
+    e.receipt_number += 1
+    c.receipt_number = e.receipt_number
+    while left:
+        i = <uint32_t>sb_lowest(left)
+        left &= left - 1
+        if not peer_listens(e, i):
+            continue
+        r = <receipt_record_t*>claim(e, i, False, RECORD_RECEIPT_WANTED, <uint32_t>sizeof(receipt_record_t), &spilled)
+        r.client_id = c.client_id
+        r.slot = c.slot
+        r.number = c.receipt_number
+        commit(e, i, False, spilled)
+        c.receipt_shards |= <uint64_t>1 << i
+    c.stall_shards |= e.spilled_now
+    e.spilled_now = 0
+
+
+cdef void interest_give_receipts(engine_t* e) noexcept nogil:
+    cdef uint32_t i
+    cdef bint spilled
+    cdef receipt_t* asked
+    cdef receipt_record_t* r
+    for i in range(e.receipts_count):
+        asked = &e.receipts[i]
+        if not peer_listens(e, asked.shard):
+            continue
+        r = <receipt_record_t*>claim(e, asked.shard, True, RECORD_RECEIPT, <uint32_t>sizeof(receipt_record_t), &spilled)
+        r.client_id = asked.client_id
+        r.slot = asked.slot
+        r.number = asked.number
+        commit(e, asked.shard, True, spilled)
+        e.stats.control_out += 1
+    e.receipts_count = 0
+
+
+cdef void on_receipt(engine_t* e, uint32_t shard, const char* body, size_t n) noexcept nogil:
+    cdef const receipt_record_t* r = <const receipt_record_t*>body
+    cdef connection_t* c
+    if n != sizeof(receipt_record_t):
+        e.stats.ring_corrupt += 1
+        return
+    c = e.connections[r.slot] if r.slot < e.connections_count else NULL
+    if c != NULL and c.client_id == r.client_id and c.receipt_number == r.number:
+        c.receipt_shards &= ~(<uint64_t>1 << shard)
 
 
 cdef void interest_stall(engine_t* e, message_t* m) noexcept nogil:

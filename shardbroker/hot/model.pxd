@@ -32,6 +32,7 @@ cdef enum:
     CONNECTION_PONG_SENT = 1 << 18
     CONNECTION_ASYNC_INFO = 1 << 19     # CONNECT said protocol 1: INFO may come at any time
     CONNECTION_SINK = 1 << 20           # no socket: the broker's own, its messages go to a function (hot/sink)
+    CONNECTION_PONG_OWED = 1 << 21      # a PING is answered when other shards have confirmed what came before it
 
 cdef enum:
     NODE_LITERAL = 0
@@ -109,6 +110,10 @@ cdef struct connection_t:
     void* sink                          # state.sink_t
     void* sink_context
     uint64_t sid_last
+    uint64_t sent_shards                # where its messages went since its last PING
+    uint64_t receipt_shards             # whose receipts its PONG waits for, not longer than until
+    uint64_t receipt_until_ns
+    uint32_t receipt_number
 
 cdef struct members_t:
     # Subscriptions of one (subject, queue). One member is kept in `items` itself, more in an array.

@@ -551,3 +551,5 @@ cdef void flush(engine_t* e) noexcept nogil:
         with gil:
             (<Shard>e.io).write(c)
     engine_after_flush(e)
+    if e.told_shards:
+        interest_publish(e)

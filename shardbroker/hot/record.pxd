@@ -5,10 +5,12 @@
                     RECORD_REQUEST    bytes between the control sides of two shards (stream/): opaque here
                     RECORD_FRAGMENT   fragment_record_t, a piece of a record that is too large for the ring; the
                                       record's flags say of which kind
+                    RECORD_RECEIPT_WANTED   receipt_record_t    answer when what stands before has been written to sockets
     control ring    RECORD_PLAIN      interest_record_t, pattern                 (count: 1 wanted, 0 not any more)
                     RECORD_QUEUE      interest_record_t, subject, queue name     (count: members on that shard)
                     RECORD_SNAPSHOT_BEGIN, _END     interest_record_t            all interest of the sender between
                     RECORD_STALL      stall_record_t                             slow that publisher down
+                    RECORD_RECEIPT    receipt_record_t                           the answer to RECORD_RECEIPT_WANTED
 
 `tail` is what stands behind the subject in a PUB line: "[reply ]size CRLF payload CRLF", which is also what stands
 behind the sid in a MSG line. What comes from a ring is input: record_message_check looks at every length before use.
@@ -20,11 +22,13 @@ cdef enum:
     RECORD_FRAGMENT = 2
     RECORD_SHOWN = 3
     RECORD_REQUEST = 4
+    RECORD_RECEIPT_WANTED = 5
     RECORD_PLAIN = 16
     RECORD_QUEUE = 17
     RECORD_SNAPSHOT_BEGIN = 18
     RECORD_SNAPSHOT_END = 19
     RECORD_STALL = 20
+    RECORD_RECEIPT = 21
 
 cdef struct message_record_t:
     uint64_t hash
@@ -60,6 +64,11 @@ cdef struct stall_record_t:
     uint64_t client_id
     uint32_t slot
     uint32_t milliseconds
+
+cdef struct receipt_record_t:
+    uint64_t client_id                  # of the publisher whose PONG waits, on the shard that asks
+    uint32_t slot
+    uint32_t number
 
 
 cdef inline uint64_t record_shown_bytes(const char* body, size_t n) noexcept nogil:

@@ -73,6 +73,13 @@ cdef struct peer_t:
     uint64_t stalled_client             # the last publisher told to slow down, and in which turn
     uint64_t stalled_turn
 
+cdef struct receipt_t:
+    # Another shard wants to know when what it sent before has been written to sockets.
+    uint64_t client_id
+    uint32_t slot
+    uint32_t number
+    uint32_t shard
+
 cdef struct limits_t:
     int64_t max_payload
     uint32_t max_control_line
@@ -193,6 +200,10 @@ cdef struct engine_t:
     void** garbage                      # blocks that output may refer to until the flush
     uint32_t garbage_count
     uint32_t garbage_capacity
+    receipt_t* receipts                 # asked for by other shards, given after the flush
+    uint32_t receipts_count
+    uint32_t receipts_capacity
+    uint32_t receipt_number             # of the last one that this shard has asked for
     event_t* events
     uint32_t events_count
     uint32_t events_capacity

@@ -306,6 +306,8 @@ cdef void flush(engine_t* e) noexcept nogil:
         c.flags &= ~<uint32_t>CONNECTION_DIRTY
         write_connection(e, c)
     engine_after_flush(e)
+    if sb_unlikely(e.told_shards != 0):
+        interest_publish(e)             # receipts for what has just been written
 
 
 cdef bint lingers(connection_t* c) noexcept nogil:

@@ -9,6 +9,7 @@ import pytest
 from harness import Broker, RawClient, msg
 
 Connect = Callable[..., RawClient]
+OnShards = Callable[..., list[RawClient]]
 Start = Callable[..., Broker]
 
 IMPATIENT = 'ping_interval: "150ms"\nping_max: 2\n'
@@ -62,3 +63,23 @@ def test_stale_neighbour_costs_the_others_nothing(fresh_broker: Start) -> None:
         alive.send("PONG\r\n")
     assert stale.buffer.endswith(b"-ERR 'Stale Connection'\r\n")
     alive.pub("b", "x").expect_re(rb"(PING\r\n)*" + msg("b", 1, "x"))
+
+
+def test_a_pong_follows_the_delivery_of_what_came_before_it(on_shards: OnShards, subject: str) -> None:
+    """Whoever has flushed may go, and tell anyone: the message stands in the subscribers' sockets already, on whatever shard.
+
+    nats-server delivers before it reads the next operation; users' code, and clients' test suites, count on it.
+    """
+    clients = on_shards()
+    for number, client in enumerate(clients):
+        client.sub(f"{subject}.*", 1).sub(f"{subject}.{number}", 2)
+    for turn in range(60):
+        sender = clients[turn % len(clients)]
+        others = [client for client in clients if client is not sender]
+        sender.pub(f"{subject}.{turn}", str(turn)).send("PING\r\n").expect_re(rb"(MSG[^\r]*\r\n\d+\r\n)*PONG\r\n")
+        for client in others:
+            client.socket.setblocking(False)
+            try:
+                assert f"MSG {subject}.{turn} 1 ".encode() in client.socket.recv(1 << 16)
+            finally:
+                client.socket.settimeout(client.timeout)

@@ -173,6 +173,19 @@ def flush_promise(world: World, asking: int, publisher: int) -> None:
     world.feed(asking, b"UNSUB %b\r\n" % sid)
 
 
+def delivered_promise(world: World, publisher: int, subscribers: list[int]) -> None:
+    """Who has the PONG for a PING behind a PUB may go: the message stands in every subscriber's socket."""
+    pongs, number = world.pongs[publisher], world.sent[publisher]
+    world.publish(publisher, b"s.1")
+    world.feed(publisher, b"PING\r\n")
+    for _ in range(5000):
+        if world.pongs[publisher] > pongs:
+            break
+        world.some_turns(3)
+    for client in subscribers:
+        assert (publisher, number) in world.got[client, b"1"], (client, world.home[client])
+
+
 def traffic(world: World, publishers: list[int], asking: list[int], rounds: int) -> dict[int, list[int]]:
     """Publishing, subscriptions that come and go, flushes; the numbers of what went to s.1 or s.2."""
     r = world.random
@@ -185,6 +198,10 @@ def traffic(world: World, publishers: list[int], asking: list[int], rounds: int)
             for _ in range(r.randint(1, 30)):
                 numbers[client].append(world.sent[client])
                 world.publish(client, r.choice((b"s.1", b"s.2")))
+        elif kind < 0.75:
+            client = r.choice(publishers)
+            numbers[client].append(world.sent[client])
+            delivered_promise(world, client, asking)
         elif kind < 0.95:
             subject = r.choice((b"s.*", b"s.1", b">", b"s.1 churn", b"s.* churn"))
             sid = b"c%d" % r.randint(1, 4)
@@ -248,20 +265,76 @@ def test_a_replaced_shard_learns_interest(seed: int) -> None:
     check(world, subscribers[:-1], after)
 
 
+@pytest.mark.parametrize("ring", ["empty", "full"])
+def test_a_pong_waits_for_what_was_published_before_it(ring: str) -> None:
+    """Until the other shard has written it to its clients, has died, or has had a second."""
+    world = World(7, 3)
+    (publisher, *_), (_, near, far) = start(world, range(3))
+    world.some_turns(20)
+    world.settle()
+    numbers = []
+
+    def ask() -> None:
+        for _ in range(1 if ring == "empty" else 400):
+            numbers.append(world.sent[publisher])
+            world.publish(publisher, b"s.1")
+        world.feed(publisher, b"PING\r\nPUB s.1 12\r\n%04d:%06d|\r\n" % (publisher, world.sent[publisher]))
+        numbers.append(world.sent[publisher])
+        world.sent[publisher] += 1
+        for _ in range(30):
+            world.turn(0)
+        assert world.pongs[publisher] == pongs
+
+    def turns_until_pong(*shards: int) -> int:
+        for n in range(1, 2000):
+            for number in shards:
+                world.turn(number)
+            if world.pongs[publisher] > pongs:
+                return n
+        raise AssertionError("no PONG")
+
+    pongs = world.pongs[publisher]
+    ask()
+    turns_until_pong(0, 1, 2)
+    for client in (near, far):
+        assert world.got[client, b"1"][: len(numbers) - 1] == [(publisher, n) for n in numbers[:-1]]
+    world.settle()
+
+    # A shard that takes no turns: a second, and no more. What it was sent it still gets.
+    if ring == "empty":
+        pongs = world.pongs[publisher]
+        ask()
+        assert 900 < turns_until_pong(0) < 1000
+        world.settle()
+        exactly(world.got[far, b"1"], {publisher: range(len(numbers))})
+
+    # One that dies is not waited for.
+    pongs = world.pongs[publisher]
+    ask()
+    for _ in range(200):
+        world.turn(1)
+    world.replace(2)
+    assert turns_until_pong(0, 1) < 100 or ring == "full"  # then there are publishes left to carry out
+
+
 def forged(r: random.Random, control: bool) -> tuple[int, bytes]:
     """A record as a shard that has gone mad may write it: (kind, body)."""
     if r.random() < 0.3:
-        return r.choice((1, 2, 3, 16, 17, 18, 19, 20, 21)), r.randbytes(
-            r.choice((0, 1, 4, 8, 24, 48, 60, 200))
+        return r.choice((1, 2, 3, 4, 5, 6, 16, 17, 18, 19, 20, 21, 22)), r.randbytes(
+            r.choice((0, 1, 4, 8, 16, 24, 48, 60, 200))
         )
     if control:
-        kind = r.choice((16, 17, 18, 19, 20))
-        if kind == 20:
+        kind = r.choice((16, 17, 18, 19, 20, 21))
+        if kind == 21:
+            body = struct.pack("<QII", r.randint(0, 5), r.randint(0, 5), r.randint(0, 40))
+        elif kind == 20:
             body = struct.pack("<QII", r.randint(0, 5), r.randint(0, 5), r.randint(0, 20))
         else:
             subject = r.choice((b"z", b"z.*", b"z..z", b".", b"", b"\0", b"z.>"))
             queue = r.choice((b"", b"zq")) if kind == 17 else b""
             body = struct.pack("<6I", 1, 0, r.randint(0, 3), len(subject), len(queue), 0) + subject + queue
+    elif r.random() < 0.1:
+        kind, body = 5, struct.pack("<QII", r.randint(0, 5), r.randint(0, 5), r.randint(0, 40))
     elif r.random() < 0.3:
         kind, body = (
             2,
