@@ -27,10 +27,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from perf.servers import Server
 from shardbroker.bench import LoadError, calls, churn, generator, index_text
+from shardbroker.bench.histogram import Histogram
 from shardbroker.bench.connect import Connection, hello
 from shardbroker.bench.usage import cpu_seconds, memory_bytes, processes
 
@@ -262,11 +261,10 @@ def subscribe(connections: int, count: int = MILLION) -> Callable[[Target], Resu
 # ------------------------------------------------------------------ requests, connections, the server itself
 
 
-def percentiles(samples: bytes) -> Result:
-    """p50, p99 and the mean, in microseconds, of uint32 nanoseconds."""
-    times = np.frombuffer(samples, dtype=np.uint32)
-    p50, p99 = np.percentile(times, [50, 99]) / 1000
-    return {"p50_us": float(p50), "p99_us": float(p99), "mean_us": float(times.mean() / 1000)}
+def percentiles(parts: list[bytes]) -> Result:
+    """p50, p99 and the mean, in microseconds, of histograms."""
+    figures = Histogram.of(parts).figures()
+    return {key: figures.get(key, 0.0) for key in ("p50_us", "p99_us", "mean_us")}
 
 
 def request_reply(requesters: int, in_flight: int) -> Callable[[Target], Result]:
@@ -277,41 +275,48 @@ def request_reply(requesters: int, in_flight: int) -> Callable[[Target], Result]
                 caller.subscribe(b"_INBOX.%s.* 1" % index_text(i))
             [responder] = target.connect(stack, 1, "responder")
             responder.subscribe(b"load.service 1")
+            made = calls.Calls(
+                [caller.fd for caller in callers],
+                [responder.fd],
+                subject=b"load.service",
+                inbox=b"_INBOX.",
+                in_flight=in_flight,
+            )
             with target.meter():
-                figures = calls.request_reply(
-                    [caller.fd for caller in callers],
-                    responder.fd,
-                    seconds=target.seconds,
-                    in_flight=in_flight,
-                )
+                made.start(target.seconds)
+                began = time.monotonic()
+                made.run()
+                seconds = time.monotonic() - began
+            figures = made.part()
             for connection in (*callers, responder):
                 connection.silent()
         count = figures["answered"]
         return {
             "count": count,
-            "seconds": figures["seconds"],
-            "rate": count / figures["seconds"],
-            **percentiles(figures["latencies_ns"]),
+            "seconds": seconds,
+            "rate": count / seconds,
+            **percentiles(figures["latency"]),
         }
 
     return load
 
 
 def churn_load(target: Target) -> Result:
+    made = churn.Lives(
+        ipaddress.IPv4Address(target.host).packed, target.port, width=CHURN_WIDTH, hello=hello("churn")
+    )
     with target.meter():
-        figures = churn.churn(
-            ipaddress.IPv4Address(target.host).packed,
-            target.port,
-            seconds=target.seconds,
-            width=CHURN_WIDTH,
-            hello=hello("churn"),
-        )
-    count = figures["connections"]
+        made.start(target.seconds)
+        began = time.monotonic()
+        made.run()
+        seconds = time.monotonic() - began
+    figures = made.part()
+    count = figures["answered"]
     return {
         "count": count,
-        "seconds": figures["seconds"],
-        "rate": count / figures["seconds"],
-        **percentiles(figures["latencies_ns"]),
+        "seconds": seconds,
+        "rate": count / seconds,
+        **percentiles(figures["latency"]),
     }
 
 
