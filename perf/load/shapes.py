@@ -29,8 +29,8 @@ from typing import Any
 
 from perf.servers import Server
 from shardbroker.bench import LoadError, calls, churn, generator, index_text
-from shardbroker.bench.histogram import Histogram
 from shardbroker.bench.connect import Connection, hello
+from shardbroker.bench.histogram import Histogram
 from shardbroker.bench.usage import cpu_seconds, memory_bytes, processes
 
 MILLION = 1_000_000

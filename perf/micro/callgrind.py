@@ -62,8 +62,9 @@ def one_run(
         "valgrind", "--tool=callgrind", "--trace-children=yes", "--quiet",
         f"--callgrind-out-file={directory}/out.%p",
     ]
-    server = Server(spec, under=valgrind, start_seconds_max=300, stop_seconds_max=120)
-    server.main = "perf.micro.without_pidfd"
+    server = Server(
+        spec, under=valgrind, main="perf.micro.without_pidfd", start_seconds_max=300, stop_seconds_max=120
+    )
     with server:
         front = server.pid
         family = processes(front)

@@ -1,6 +1,8 @@
-"""The load generator: compiled loops that load a NATS server and check what comes back (generator, calls, churn)."""
+"""The load generator: compiled loops that load a NATS server and check what comes back, in processes of their own."""
 
 _DIGITS = b"abcdefghijklmnopqrstuvwxyz234567"
+
+SUBJECTS_MAX = 32**4
 
 
 class LoadError(Exception):

@@ -10,7 +10,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memset
 
 from shardbroker.bench.net cimport (
-    LOAD_BUCKETS, LOAD_GROUPS_MAX, load_board, load_bucket, load_get, load_histogram, load_line, load_now,
+    LOAD_BUCKETS, LOAD_GROUPS_MAX, load_board, load_bucket, load_get, load_histogram, load_mix, load_now,
     load_record, load_set,
 )
 
@@ -48,6 +48,11 @@ cdef class Board:
     def stop(self):
         """Ask all groups to send no more, and to end when what is under way has arrived."""
         load_set(&self.b.stop, 1)
+
+    @property
+    def stopped(self):
+        """Whether `stop` was called."""
+        return load_get(&self.b.stop) != 0
 
     @property
     def reason(self):
@@ -96,6 +101,14 @@ def record(values):
         return (<char*>h)[:sizeof(load_histogram)]
     finally:
         free(h)
+
+
+def sum_of(uint64_t count):
+    """What a sum is when the messages 1 to `count` of publisher 0 have come once, modulo 2^64."""
+    cdef uint64_t total = 0, i
+    for i in range(1, count + 1):
+        total += load_mix(i, 0)
+    return total
 
 
 def bucket_of(uint64_t ns):

@@ -20,6 +20,7 @@ class Calls:
         kind: int = ...,
         sizes: Sequence[int] = (16,),
         headers: bytes = b"",
+        values: Sequence[int] = (16,),
         subjects: int = 1,
         step: int = 1,
         draws: bytes = b"",

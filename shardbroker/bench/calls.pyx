@@ -19,13 +19,13 @@ from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memcmp, memcpy
 
 from shardbroker.bench.board cimport Board
 from shardbroker.bench.net cimport (
     EPOLLIN, EPOLLOUT, EPOLL_CTL_ADD, EVENTS_MAX, LINE_MAX, LOAD_GROUPS_MAX, LOAD_REASON_BYTES, MARK, RECEIVE_BYTES,
     close, epoll_create1, epoll_event, get_index, load_board, load_claim, load_digits, load_fail, load_fail_errno,
-    load_get, load_histogram, load_line, load_message, load_mix, load_now, load_number, load_parse, load_record,
+    load_get, load_histogram, load_line, load_message, load_now, load_number, load_parse, load_record,
     load_set, load_stamp, load_wait, load_watch, memmem, put_index,
 )
 from shardbroker.bench.wire cimport (
@@ -77,6 +77,8 @@ cdef struct calls:
     uint32_t* slot_inbox         # (slots) where its inbox's letters begin
     uint32_t* slot_stamp         # (slots) where its payload begins
     uint32_t* slot_payload       # (slots) its size; 0: no stamp
+    uint32_t values              # GET: sizes of the values, in turn as they were put
+    uint32_t* value_payload
     size_t index_at              # where the subject's four letters are; 0: the subject has none
     uint32_t* batch_id_at        # (batch) of each frame of a batch, from the request's beginning: its id,
     uint32_t* batch_subject_at   # its subject's letters,
@@ -220,7 +222,8 @@ cdef int answer_check(calls* c, caller* a, load_message* m, uint64_t number, con
         if m.body_bytes < 16:
             return load_fail(c.board, b"not the value awaited", at, count)
         memcpy(&stamp, m.body, 16)
-        if stamp.mark != MARK or stamp.subject != a.asked[number & c.kept_mask]:
+        if (stamp.mark != MARK or stamp.subject != a.asked[number & c.kept_mask] or stamp.sequence == 0
+                or m.body_bytes != c.value_payload[(stamp.sequence - 1) % c.values]):
             return load_fail(c.board, b"not the key's value", at, count)
         if not is_payload(c, m.body, m.body_bytes):
             return load_fail(c.board, b"payload has changed", at, count)
@@ -450,7 +453,8 @@ cdef class Calls:
     callers: descriptors, number i subscribed (sid 1) to `inbox` + index_text(caller_first + i) + `.*`.
     responders: subscribed (sid 1) to what the callers ask; for ECHO only.
     subject: of the requests, less the four letters of its index when `subjects` > 1 (draws, step: as in Stream).
-    sizes: payloads in turn, each 16 or more; [0] for GET. headers: the whole block of a request.
+    sizes: payloads in turn, each 16 or more; [0] for GET, whose `values` have these sizes in turn. headers: the whole
+    block of a request.
     limit: requests of a caller at most. rate: requests/s of all callers together; 0: closed loop, `in_flight` each.
     batch: messages of a request, BATCH only.
     """
@@ -460,7 +464,7 @@ cdef class Calls:
     cdef object _draws
 
     def __cinit__(self, callers, responders=(), *, bytes subject, bytes inbox, int kind=KIND_ECHO, sizes=(16,),
-                  bytes headers=b"", int subjects=1, int step=1, bytes draws=b"", int in_flight=1,
+                  bytes headers=b"", values=(16,), int subjects=1, int step=1, bytes draws=b"", int in_flight=1,
                   uint64_t limit=2 ** 62, double rate=0.0, int batch=1, Board board=None, int group=0,
                   int groups_all=0, int callers_all=0, int caller_first=0, double stall_seconds=20.0):
         cdef calls* c = &self.c
@@ -505,8 +509,14 @@ cdef class Calls:
         c.inbox_bytes = len(inbox)
         c.headers = copied(headers)
         c.header_bytes = len(headers)
-        c.filling = copied(b"x" * max(max(payloads), 1))
-        c.frame_most = max(max(payloads), 64 * 1024) + len(headers) + 8192
+        c.values = len(values)
+        c.value_payload = <uint32_t*>calloc(max(c.values, 1), 4)
+        if c.value_payload == NULL:
+            raise MemoryError
+        for i in range(<int>c.values):
+            c.value_payload[i] = values[i]
+        c.filling = copied(b"x" * max(max(payloads), max(values)))
+        c.frame_most = max(max(payloads), max(values), 64 * 1024) + len(headers) + 8192
         self._requests(subject, inbox, payloads, headers)
         c.latency = <load_histogram*>calloc(1, sizeof(load_histogram))
         c.lateness = <load_histogram*>calloc(1, sizeof(load_histogram))
@@ -639,6 +649,7 @@ cdef class Calls:
         free(c.headers)
         free(c.filling)
         free(c.frames)
+        free(c.value_payload)
         free(c.slot_at)
         free(c.slot_inbox)
         free(c.slot_stamp)

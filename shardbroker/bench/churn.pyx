@@ -11,7 +11,7 @@ from libc.errno cimport EINTR, errno
 from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
 from libc.stdio cimport snprintf
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memchr, memcmp, memcpy
+from libc.string cimport memchr, memcpy
 
 from shardbroker.bench.board cimport Board
 from shardbroker.bench.net cimport (
@@ -19,7 +19,7 @@ from shardbroker.bench.net cimport (
     close, epoll_create1, epoll_event, load_board, load_dial, load_digits, load_fail, load_fail_errno, load_get,
     load_histogram, load_line, load_now, load_record, load_set, load_wait, load_watch, put_index, recv, send,
 )
-from shardbroker.bench.wire cimport wire, wire_flush, wire_keep, wire_line, wire_make, wire_put, wire_read
+from shardbroker.bench.wire cimport wire, wire_flush, wire_keep, wire_line, wire_make, wire_read
 
 from shardbroker.bench import LoadError
 
@@ -161,7 +161,6 @@ cdef uint32_t source_of(uint32_t host, bint loopback, uint32_t turn) noexcept no
     return (host & 0x00ffffffU) | (1 + turn % 8) << 24
 
 
-
 cdef class Lives:
     """Connections that are made, greet and are closed, `width` at a time.
 
@@ -246,7 +245,7 @@ cdef void holder_turn(subscriptions* c, holder* h, int64_t now) noexcept nogil:
     """Append a turn: SUBs, UNSUBs, PING. There is room for it."""
     cdef uint32_t i
     cdef char* at = h.w.out + h.w.out_filled
-    for i in range(c.batch):
+    for i in range(c.batch):  # no-cython-lint
         h.sid += 1
         memcpy(at, b"SUB ", 4)
         memcpy(at + 4, c.prefix, c.prefix_bytes)

@@ -75,7 +75,9 @@ class Histogram:
         """count, and min, mean, p50, p90, p99, p99_9 and max in microseconds; empty without any time."""
         if not self.count:
             return {}
-        named = {f"p{percent:g}_us".replace(".", "_"): self.percentile(percent) / 1e3 for percent in PERCENTILES}
+        named = {
+            f"p{percent:g}_us".replace(".", "_"): self.percentile(percent) / 1e3 for percent in PERCENTILES
+        }
         return {
             "count": self.count,
             "min_us": self.least / 1e3,

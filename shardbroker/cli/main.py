@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     import click
 
 # Word -> (module, attribute with a click.Command).
-TOOLS: Final = {"status": ("shardbroker.cli.status", "status")}
+TOOLS: Final = {
+    "bench": ("shardbroker.cli.bench", "bench"),
+    "status": ("shardbroker.cli.status", "status"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
