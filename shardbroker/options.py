@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shardbroker import limits
-from shardbroker.auth.model import Account, AuthCallout, OperatorMode, User
+from shardbroker.auth.model import GLOBAL_ACCOUNT, Account, AuthCallout, OperatorMode, User
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +102,7 @@ class EngineSettings:
     max_traced_bytes: int  # 0: no limit
     spin_ns: int
     stall: bool
+    implicit_connect: bool  # a client may begin without CONNECT: it is no_auth_user
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +192,31 @@ class Options:
 
     @property
     def auth_required(self) -> bool:
+        """Whether anyone is asked who he is."""
         return bool(self.user or self.token or self.users or self.operator_mode)
+
+    @property
+    def system_users_only(self) -> bool:
+        """Only the system account has been set up, to have users: all others come in as without it (configureAccounts).
+
+        With an authorization block that is not so: nobody may come in unasked who has begun to ask (CVE-2023-47090).
+        """
+        return (
+            [account.name for account in self.accounts if account.name != GLOBAL_ACCOUNT] == [self.system_account]
+            and not self.no_auth_user
+            and not self.auth_block
+            and not self.operator_mode
+        )
+
+    @property
+    def auth_announced(self) -> bool:
+        """Whether INFO says that credentials are needed (server.go createClient)."""
+        return self.auth_required and not self.no_auth_user
+
+    @property
+    def nonce_required(self) -> bool:
+        """Whether INFO carries a nonce for clients to sign (server.go nonceRequired)."""
+        return bool(self.operator_mode) or any(user.nkey for user in self.users)
 
     @property
     def monitoring_host(self) -> str:
@@ -218,6 +243,7 @@ class Options:
             max_traced_bytes=self.max_traced_msg_len,
             spin_ns=_nanoseconds(self.spin),
             stall=not self.no_fast_producer_stall,
+            implicit_connect=bool(self.no_auth_user) or self.system_users_only,
         )
 
     def worker_count(self, cpus: int) -> int:

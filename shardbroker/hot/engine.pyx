@@ -540,8 +540,13 @@ cdef void engine_on_bytes(engine_t* e, connection_t* c, char* p, size_t n) noexc
     limits.headers = c.flags & CONNECTION_HEADERS != 0
     while p < end and c.flags & STOP_PARSING == 0:
         if sb_unlikely(c.flags & CONNECTION_AUTH_PENDING != 0) and (p[0] | 0x20) != c'c':
-            engine_auth_violation(e, c)
-            return
+            if not e.limits.implicit_connect:
+                engine_auth_violation(e, c)
+                return
+            # Who says no CONNECT is no_auth_user, if the control side lets it: as if a CONNECT had come first.
+            c.flags |= CONNECTION_PAUSED
+            event_push(e, EVENT_CONNECT, c, 1, NULL, 0)
+            break
         status = parse_next(p, end, &limits, &op)
         if sb_unlikely(status != PARSE_DONE):
             break
@@ -1275,6 +1280,7 @@ cdef class Engine:
         self.e.limits.trace = settings.trace
         self.e.limits.debug = settings.debug
         self.e.limits.stall = settings.stall
+        self.e.limits.implicit_connect = settings.implicit_connect
 
     @property
     def settings(self):
@@ -1302,8 +1308,8 @@ cdef class Engine:
         return c.slot
 
     def connected(self, uint32_t slot, uint64_t client_id, *, bint verbose, bint pedantic, bint echo, bint headers,
-                  bint no_responders, int protocol, bytes first_pong_info=b""):
-        """Accept a CONNECT: its options hold for what follows, which is parsed now."""
+                  bint no_responders, int protocol, bytes first_pong_info=b"", bint implicit=False):
+        """Accept a CONNECT: its options hold for what follows, which is parsed now. `implicit`: none was sent."""
         cdef connection_t* c = self.find(slot, client_id)
         cdef uint32_t flags
         if c == NULL or c.flags & CONNECTION_CLOSING:
@@ -1335,7 +1341,7 @@ cdef class Engine:
             c.first_pong_info = <char*>mem_alloc(len(first_pong_info))
             memcpy(c.first_pong_info, <char*>first_pong_info, len(first_pong_info))
             c.first_pong_info_bytes = <uint32_t>len(first_pong_info)
-        if verbose:
+        if verbose and not implicit:
             connection_ok(&self.e, c)
         with nogil:
             if c.flags & STOP_PARSING == 0:
@@ -1563,7 +1569,7 @@ cdef class Engine:
             free(v.text)
             v.text = NULL
             if v.kind == EVENT_CONNECT:
-                out.append((v.kind, v.slot, v.client_id, text))
+                out.append((v.kind, v.slot, v.client_id, None if v.number else text))
             elif v.kind == EVENT_CLOSED:
                 out.append((v.kind, v.slot, v.client_id, v.number, (
                     v.slot, v.client_id, v.values[0], v.values[1], v.values[2], v.values[3], v.values[4], v.values[5],

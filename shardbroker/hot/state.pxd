@@ -98,6 +98,7 @@ cdef struct limits_t:
     bint trace
     bint debug
     bint stall
+    bint implicit_connect               # a client may begin without CONNECT (no_auth_user)
 
 cdef struct message_t:
     # A message on its way through this shard.

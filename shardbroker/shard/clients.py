@@ -7,6 +7,8 @@ Home shard only.
 
 from __future__ import annotations
 
+import base64
+import os
 import traceback
 from collections import deque
 from collections.abc import Callable
@@ -15,12 +17,13 @@ from typing import Any, Protocol
 import orjson
 
 from shardbroker import errors
-from shardbroker.auth.check import Credentials
+from shardbroker.auth.gate import ANYBODY, Identity, Login, Refusal
 from shardbroker.clock import Clock
 from shardbroker.errors import ClientError, CloseReason
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.options import Options
 from shardbroker.shard.connect import DEFAULTS, ConnectError, ConnectOptions, parse_connect
+from shardbroker.shard.logins import Logins
 from shardbroker.shard.report import ConnectionRow, sort_rows
 from shardbroker.wire.redact import redact
 
@@ -32,7 +35,8 @@ EVENT_SNAPSHOTS_COMPLETE = EVENTS["snapshots_complete"]
 LEVEL_ERROR, LEVEL_WARNING, LEVEL_NOTICE, LEVEL_DEBUG = 1, 2, 3, 4
 TRACE_IN, TRACE_OUT, TRACE_PAYLOAD_IN, TRACE_PAYLOAD_OUT = 0, 1, 2, 3
 
-ACCOUNT = "$G"
+# What a nonce is made of; base64url makes 15 characters of it (nkey.go).
+NONCE_BYTES = 11
 # Clients of one kind say the same words: their records share one ConnectOptions. Long ones are not kept.
 CACHED_CONNECTS_MAX = 256
 CACHED_CONNECT_BYTES = 512
@@ -49,21 +53,25 @@ class Logger(Protocol):
 class InfoSource(Protocol):
     """Makes INFO lines."""
 
-    def line(self, client_id: int, client_ip: str) -> bytes: ...
-    def connect_line(self, client_id: int, client_ip: str) -> bytes: ...
+    def line(self, client_id: int, client_ip: str, nonce: bytes = b"") -> bytes: ...
+    def connect_line(
+        self, client_id: int, client_ip: str, nonce: bytes, account: str, is_system: bool
+    ) -> bytes: ...
 
 
 class Client:
     """What is known of one connection beyond its socket and counters."""
 
-    __slots__ = ("client_id", "ip", "options", "port", "start_ns")
+    __slots__ = ("client_id", "identity", "ip", "nonce", "options", "port", "start_ns")
 
-    def __init__(self, client_id: int, ip: str, port: int, start_ns: int) -> None:
+    def __init__(self, client_id: int, ip: str, port: int, start_ns: int, nonce: bytes = b"") -> None:
         self.client_id = client_id
         self.ip = ip
         self.port = port
         self.start_ns = start_ns  # since 1970
+        self.nonce = nonce  # what its INFO asked it to sign
         self.options: ConnectOptions | None = None  # None before CONNECT
+        self.identity: Identity | None = None  # None before it is in
 
     def __str__(self) -> str:
         """How log lines name it (client.go String)."""
@@ -75,18 +83,30 @@ class Client:
         said = [f"v{options.version}" if options.version else "", options.lang, options.name]
         if any(said):
             text += f" - {_quoted(':'.join(filter(None, said)))}"
-        if options.user:
-            text += f" - {_quoted(f'{ACCOUNT}/user:{options.user}')}"
-        elif options.auth_token:
-            text += f' - "{ACCOUNT}/token"'
+        if self.identity is not None and self.identity.kind:
+            text += f" - {_quoted(self.identity.label)}"
         return text
 
     @property
     def user(self) -> str:
         """As /connz shows it with auth=1 (client.go getRawAuthUser)."""
+        if self.identity is not None and self.identity.kind:
+            return self.identity.name or "[REDACTED]"
         if self.options is None:
             return ""
         return self.options.nkey or self.options.user or ("[REDACTED]" if self.options.auth_token else "")
+
+    @property
+    def account(self) -> str:
+        """The account it is in; before it is in, the global one."""
+        return (self.identity or ANYBODY).account
+
+    def login(self) -> Login:
+        """What it has said to come in."""
+        said = self.options or DEFAULTS
+        return Login(
+            said.user, said.password, said.auth_token, said.nkey, said.jwt, said.sig, self.nonce, self.ip
+        )
 
 
 class Clients:
@@ -111,7 +131,7 @@ class Clients:
         # Changed by a reload
         self._info = info
         self._options = options
-        self._credentials = credentials_of(options)
+        self._logins = Logins(options, clock)
         # Connections by slot, and those that have ended: their ConnectionRow as JSON, 250 bytes instead of 1,200
         self._by_slot: list[Client | None] = []
         self._closed: deque[bytes] = deque(maxlen=max(closed_max, 0))
@@ -122,9 +142,12 @@ class Clients:
 
     def adopt(self, descriptor: int, client_id: int, ip: str, port: int) -> None:
         """Take a connection that the front has accepted; its INFO goes out at the end of this turn."""
-        line = self._info.line(client_id, ip)
-        slot = self._engine.adopt(descriptor, client_id, line, auth_required=self._credentials.required)
-        self._add(slot, Client(client_id, ip, port, self._clock.time_ns()))
+        nonce = b""
+        if self._options.nonce_required:
+            nonce = base64.urlsafe_b64encode(os.urandom(NONCE_BYTES)).rstrip(b"=")
+        line = self._info.line(client_id, ip, nonce)
+        slot = self._engine.adopt(descriptor, client_id, line, auth_required=self._options.auth_required)
+        self._add(slot, Client(client_id, ip, port, self._clock.time_ns(), nonce))
 
     def refuse(self, descriptor: int, client_id: int, ip: str, port: int, text: str) -> None:
         """Tell a connection why it may not stay."""
@@ -169,13 +192,13 @@ class Clients:
         client = self._by_slot[slot] if slot < len(self._by_slot) else None
         return client if client is not None and client.client_id == client_id else None
 
-    def _on_connect(self, slot: int, client_id: int, arg: bytes) -> None:
-        """client.go processConnect, in its order."""
+    def _on_connect(self, slot: int, client_id: int, arg: bytes | None) -> None:
+        """client.go processConnect, in its order. No argument: the client began without CONNECT."""
         client = self._client(slot, client_id)
         if client is None:
             return
         try:
-            options = self._parse(arg, client.options)
+            options = self._parse(arg, client.options) if arg is not None else DEFAULTS
         except ConnectError as error:
             self._log.error(f"{client} - {error}")
             self._engine.close(slot, client_id, CloseReason.PROTOCOL_VIOLATION)
@@ -184,19 +207,38 @@ class Clients:
         if not first:
             self._engine.drop_subscriptions(slot, client_id)
         client.options = options
-        if not self._authorized(options) or options.new_account or options.account:
-            self._violation(slot, client)
+
+        def settle(answer: Identity | Refusal) -> None:
+            self._on_answer(slot, client, answer, first=first, implicit=arg is None)
+
+        answer = self._logins.begin(client.login(), lambda: self._client(slot, client_id) is client, settle)
+        if answer is not None:
+            settle(answer)
+
+    def _on_answer(
+        self, slot: int, client: Client, answer: Identity | Refusal, *, first: bool, implicit: bool
+    ) -> None:
+        """The rest of processConnect, once it is known who the client is."""
+        options = client.options
+        assert options is not None
+        client.identity = None
+        if isinstance(answer, Refusal) or options.new_account or options.account:
+            self._violation(slot, client, answer)
         elif not 0 <= options.protocol <= 1:
             self._refuse_connect(slot, client, errors.INVALID_CLIENT_PROTOCOL)
         elif options.no_responders and not (options.headers and self._options.headers):
             self._refuse_connect(slot, client, errors.NO_RESPONDERS_REQUIRES_HEADERS)
         else:
-            pong_info = (
-                self._info.connect_line(client_id, client.ip) if first and options.protocol >= 1 else b""
-            )
+            client.identity = answer
+            pong_info = b""
+            if first and options.protocol >= 1:
+                account = client.account
+                pong_info = self._info.connect_line(
+                    client.client_id, client.ip, client.nonce, account, account == self._options.system_account
+                )
             self._engine.connected(
                 slot,
-                client_id,
+                client.client_id,
                 verbose=options.verbose,
                 pedantic=options.pedantic,
                 echo=options.echo,
@@ -204,6 +246,7 @@ class Clients:
                 no_responders=options.no_responders,
                 protocol=options.protocol,
                 first_pong_info=pong_info,
+                implicit=implicit,
             )
 
     def _parse(self, arg: bytes, before: ConnectOptions | None) -> ConnectOptions:
@@ -218,13 +261,10 @@ class Clients:
                 self._connects[arg] = options
         return options
 
-    def _authorized(self, options: ConnectOptions) -> bool:
-        return self._credentials.accepts(options.user, options.password, options.auth_token)
-
-    def _violation(self, slot: int, client: Client) -> None:
-        options = client.options
-        who = f" - User {_quoted(options.user)}" if options is not None and options.user else ""
-        self._log.error(f"{client} - authentication error{who}")
+    def _violation(self, slot: int, client: Client, answer: Identity | Refusal) -> None:
+        if isinstance(answer, Refusal) and self._options.debug:
+            self._log.debug(f"{client} - {answer.reason}")
+        self._log.error(f"{client} - authentication error{_who(client.options)}")
         self._send_error(slot, client, errors.AUTHORIZATION_VIOLATION)
 
     def _refuse_connect(self, slot: int, client: Client, error: ClientError) -> None:
@@ -304,13 +344,32 @@ class Clients:
         self._options = options
         self._info = info
         self._engine.apply(options.engine_settings())
-        credentials = credentials_of(options)
-        if credentials == self._credentials:
-            return
-        self._credentials = credentials
+        self._logins.apply(options)
         for slot, client in self._each():
-            if client.options is not None and not self._authorized(client.options):
-                self._violation(slot, client)
+            if client.identity is not None:
+                self._check_again(slot, client, client.identity)
+
+    def _check_again(self, slot: int, client: Client, before: Identity) -> None:
+        """Whether a client may stay under the rules of a reload, and as whom (reload.go reloadAuthorization)."""
+        same = self._logins.gate.same(before)
+        if same is not None:
+            client.identity = same
+            return
+
+        def settle(answer: Identity | Refusal) -> None:
+            if isinstance(answer, Refusal):
+                self._violation(slot, client, answer)
+            elif answer.account != before.account:
+                # It comes back, and is then in its new account.
+                self._engine.close(slot, client.client_id, CloseReason.CLIENT_CLOSED)
+            else:
+                client.identity = answer
+
+        answer = self._logins.begin(
+            client.login(), lambda: self._client(slot, client.client_id) is client, settle
+        )
+        if answer is not None:
+            settle(answer)
 
     def shed(self, count: int) -> None:
         """Close the newest `count` connections: max_connections is lower now."""
@@ -324,11 +383,15 @@ class Clients:
         self._info = info
         for slot, client in self._each():
             if client.options is not None and client.options.protocol >= 1:
-                self._engine.send(slot, client.client_id, info.line(client.client_id, client.ip))
+                self._engine.send(slot, client.client_id, info.line(client.client_id, client.ip, client.nonce))
 
     def slots(self) -> list[tuple[int, int]]:
         """(slot, client id) of each open connection."""
         return [(slot, client.client_id) for slot, client in self._each()]
+
+    def end(self) -> None:
+        """No answer that is still awaited will be given."""
+        self._logins.close()
 
     def close(self, slot: int, client_id: int) -> None:
         self._engine.close(slot, client_id, CloseReason.SERVER_SHUTDOWN)
@@ -390,9 +453,15 @@ class Clients:
         return answer
 
 
-def credentials_of(options: Options) -> Credentials:
-    """The part of the settings that decides who may come in."""
-    return Credentials(options.user, options.password, options.token)
+def _who(said: ConnectOptions | None) -> str:
+    """Who a client says it is, for the log (client.go getAuthUser)."""
+    if said is None:
+        return ""
+    if said.nkey:
+        return f" - Nkey {_quoted(said.nkey)}"
+    if said.user:
+        return f" - User {_quoted(said.user)}"
+    return ' - Token "[REDACTED]"' if said.auth_token else ""
 
 
 def without_secrets(text: bytes) -> bytes:

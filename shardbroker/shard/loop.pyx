@@ -35,8 +35,9 @@ from shardbroker.hot.interest cimport (
     interest_control, interest_drain_spills, interest_membership, interest_publish)
 from shardbroker.hot.memory cimport mem_alloc
 from shardbroker.hot.model cimport (
-    CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_DIRTY, CONNECTION_HANGUP, CONNECTION_HELD, CONNECTION_LINGERING,
-    CONNECTION_PAUSED, CONNECTION_READABLE, CONNECTION_READY, CONNECTION_STALLED, connection_t)
+    CONNECTION_AUTH_PENDING, CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_DIRTY, CONNECTION_HANGUP,
+    CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_PAUSED, CONNECTION_READABLE, CONNECTION_READY, CONNECTION_STALLED,
+    connection_t)
 from shardbroker.hot.outbound cimport out_drop, out_gather, out_iov_t, out_keep, out_sent
 from shardbroker.hot.reasons cimport (
     REASON_CLIENT_CLOSED, REASON_READ_ERROR, REASON_SERVER_SHUTDOWN, REASON_SLOW_CONSUMER_PENDING_BYTES,
@@ -201,6 +202,8 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
             c.partial = NULL
             c.partial_bytes = 0
         asked = read_bytes(l)
+        if sb_unlikely(c.flags & CONNECTION_AUTH_PENDING != 0 and asked > RECEIVE_BYTES_WAITING):
+            asked = RECEIVE_BYTES_WAITING       # what comes behind a CONNECT that is being looked at has to be kept
         n = recv(c.fd, buffer, asked, MSG_DONTWAIT)
         if n <= 0:
             if kept:

@@ -102,6 +102,7 @@ class Worker:
         usage = asyncio.get_running_loop().create_task(self._watch_usage())
         await self._stopped.wait()
         usage.cancel()
+        self.clients.end()
         self._engine.stop()
         # Closing many subscriptions takes several turns; a turn of the data path is an iteration of this loop.
         try:

@@ -17,8 +17,6 @@ from shardbroker.options import Options
 
 # nkeys: the first byte of a server's public key makes its text begin with N.
 _SERVER_PREFIX = 13 << 3
-# The account every connection is in, until there are several.
-GLOBAL_ACCOUNT = "$G"
 
 
 def new_server_id() -> str:
@@ -46,7 +44,7 @@ class InfoLines:
             "host": host,
             "port": port,
             "headers": options.headers,
-            **({"auth_required": True} if options.auth_required else {}),
+            **({"auth_required": True} if options.auth_announced else {}),
             "max_payload": options.max_payload,
         }
         tail: dict[str, Any] = {}
@@ -59,18 +57,21 @@ class InfoLines:
         self._tail = b"," + orjson.dumps(tail)[1:-1] if tail else b""
         self.fields |= tail
 
-    def line(self, client_id: int, client_ip: str) -> bytes:
-        """The line that greets a client, and that tells it of a change."""
-        return b"%b%b%b} \r\n" % (self._head, _client(client_id, client_ip), self._tail)
+    def line(self, client_id: int, client_ip: str, nonce: bytes = b"") -> bytes:
+        """The line that greets a client, and that tells it of a change. `nonce`: what it has to sign, base64url."""
+        return b"%b%b%b} \r\n" % (self._head, _client(client_id, client_ip, nonce), self._tail)
 
-    def connect_line(self, client_id: int, client_ip: str) -> bytes:
+    def connect_line(self, client_id: int, client_ip: str, nonce: bytes, account: str, is_system: bool) -> bytes:
         """The line behind the first PONG: what the CONNECT came to (client.go processPing)."""
-        connected = b',"connect_info":true,"remote_account":"%b"' % GLOBAL_ACCOUNT.encode()
-        return b"%b%b%b%b} \r\n" % (self._head, _client(client_id, client_ip), self._tail, connected)
+        connected = b',"connect_info":true,"remote_account":%b' % orjson.dumps(account)
+        if is_system:
+            connected += b',"acc_is_sys":true'
+        return b"%b%b%b%b} \r\n" % (self._head, _client(client_id, client_ip, nonce), self._tail, connected)
 
 
-def _client(client_id: int, client_ip: str) -> bytes:
-    return b',"client_id":%d,"client_ip":%b' % (client_id, orjson.dumps(client_ip))
+def _client(client_id: int, client_ip: str, nonce: bytes) -> bytes:
+    signed = b',"nonce":"%b"' % nonce if nonce else b""
+    return b',"client_id":%d,"client_ip":%b%b' % (client_id, orjson.dumps(client_ip), signed)
 
 
 def advertised(options: Options) -> tuple[str, int]:

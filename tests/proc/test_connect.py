@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from shardbroker.auth.check import Credentials
 from shardbroker.shard.connect import DEFAULTS, ConnectError, parse_connect
 
 
@@ -57,23 +56,3 @@ def test_a_second_connect_changes_what_it_names() -> None:
         False, False, "v", "p", True,
     )  # fmt: skip
     assert parse_connect(b"{}", DEFAULTS) is DEFAULTS
-
-
-@pytest.mark.parametrize(
-    ("credentials", "given", "accepted"),
-    [
-        (Credentials(), ("any", "thing", "goes"), True),
-        (Credentials("u", "p"), ("u", "p", ""), True),
-        (Credentials("u", "p"), ("u", "P", ""), False),
-        (Credentials("u", "p"), ("v", "p", ""), False),
-        (Credentials("u", "p"), ("", "", ""), False),
-        (Credentials("u", "p"), ("u", "", "p"), False),
-        (Credentials(token="t"), ("", "", "t"), True),
-        (Credentials(token="t"), ("", "", ""), False),
-        (Credentials(token="t"), ("t", "t", "x"), False),
-        (Credentials("ü", "pä"), ("ü", "pä", ""), True),
-    ],
-)
-def test_credentials(credentials: Credentials, given: tuple[str, str, str], accepted: bool) -> None:
-    assert credentials.accepts(*given) is accepted
-    assert credentials.required is (credentials != Credentials())

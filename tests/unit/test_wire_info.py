@@ -57,7 +57,7 @@ def test_what_settings_change() -> None:
 
 def test_the_line_behind_the_first_pong() -> None:
     lines = InfoLines(LOCAL, server_id="NID")
-    first, second = read(lines.line(3, "1.2.3.4")), read(lines.connect_line(3, "1.2.3.4"))
+    first, second = read(lines.line(3, "1.2.3.4")), read(lines.connect_line(3, "1.2.3.4", b"", "$G", False))
     assert second == first | {"connect_info": True, "remote_account": "$G"}
 
 
@@ -88,3 +88,10 @@ def test_no_host_and_port(text: str) -> None:
 def test_join() -> None:
     assert join_host_port("::1", 4) == "[::1]:4"
     assert join_host_port("a", 4) == "a:4"
+
+
+def test_a_nonce_and_the_system_account() -> None:
+    lines = InfoLines(LOCAL, server_id="NID")
+    assert read(lines.line(3, "1.2.3.4", b"PXoWU7zWAMt75FY"))["nonce"] == "PXoWU7zWAMt75FY"
+    last = read(lines.connect_line(3, "1.2.3.4", b"", 'a"b', True))
+    assert (last["remote_account"], last["acc_is_sys"]) == ('a"b', True)
