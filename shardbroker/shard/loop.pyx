@@ -202,8 +202,8 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
             c.partial = NULL
             c.partial_bytes = 0
         asked = read_bytes(l)
-        if sb_unlikely(c.flags & CONNECTION_AUTH_PENDING != 0 and asked > RECEIVE_BYTES_WAITING):
-            asked = RECEIVE_BYTES_WAITING       # what comes behind a CONNECT that is being looked at has to be kept
+        if sb_unlikely(c.flags & CONNECTION_AUTH_PENDING != 0 and asked > RECEIVE_BYTES_BITE):
+            asked = RECEIVE_BYTES_BITE       # what comes behind a CONNECT that is being looked at has to be kept
         n = recv(c.fd, buffer, asked, MSG_DONTWAIT)
         if n <= 0:
             if kept:
