@@ -1,104 +1,129 @@
-"""Instructions per message: a broker with one worker under callgrind, a fixed load, two message counts.
+"""Instructions per message of the whole broker: one worker under callgrind, loads of two lengths, the difference.
 
-    run 1: start, load of A messages, stop   -> instructions of each process
-    run 2: start, load of B messages, stop   -> instructions of each process
-    unit: (run 2 - run 1) / (B - A), user-mode instructions per message of the load's count (deliveries
-          where there are subscribers), by process and by function
+    start the broker under callgrind
+    each load: mark, A messages, mark, B messages, mark
+    (instructions between the last two marks - between the first two) / (B - A)
 
-Start, stop and connecting are in both runs and fall out. What goes by the clock (pings, heartbeats) does
-not quite: under valgrind all is about fifty times slower; the more messages, the less of it. Three runs
-of 1x1_16 gave 580, 587 and 591 for the worker; the front's figure is noise of a few instructions. A
-system call is one instruction here, so it says nothing of the kernel's part.
+A mark is a new connection: callgrind writes what it has counted, and begins at 0, each time the worker takes one. Start,
+stop and connecting fall out of the difference. What goes by the clock (pings, heartbeats) does not quite, because under
+valgrind all is about fifty times slower; so the figure to compare is that of the *data path*: functions of our own
+extensions, and of the C library what copies, compares and allocates. It is the same to a few in a thousand at every run,
+also on a busy machine. A system call is one instruction here, so this says
+nothing of the kernel's part.
 
-    python -m perf.micro.callgrind 1x1_16 fan_out_1x8_16 [--server shardbroker:1] [--messages 20000,120000]
+    python -m perf.micro.callgrind 1x1_16 fan_out_1x8_16 [--options '--spin 20us'] [--messages 5000,25000]
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from perf.load.shapes import SHAPES, Target, run
-from perf.servers import HOST, ROOT, Server
+from perf.micro.instructions import GLIBC_TUNABLES, CannotCount, check_callgrind
+from perf.servers import HOST, Server
 from shardbroker.bench import LoadError
+from shardbroker.bench.connect import Connection
 from shardbroker.bench.usage import processes
 
 SECONDS_MAX = 600.0          # of a run; the message count ends it long before
-FRONT, WORKERS = "front", "workers"
+MESSAGES = (5_000, 25_000)   # per publisher
+TAKES_A_CONNECTION = "*connection_connection_new"       # hot/connection.pyx, called for each new client
+LIBC = re.compile(r"^_*(mem|str|malloc|free|calloc|realloc|int_malloc|int_free|int_realloc|tcache)")
+DATA_PATH = "data path"
 
 
-def instructions(path: Path) -> int:
-    """All instructions of one process: the totals of its callgrind file."""
-    totals = re.findall(r"^(?:totals|summary): (\d+)", path.read_text(errors="replace"), re.M)
-    return int(totals[-1]) if totals else 0
+def functions(text: str) -> Counter[tuple[str, str]]:
+    """Instructions of each (object, function) itself, without its callees, of one dump in callgrind's format.
 
-
-def by_function(path: Path) -> Counter[str]:
-    """Instructions of each function itself, without its callees."""
-    said = subprocess.run(
-        ["callgrind_annotate", "--threshold=99.9", "--auto=no", str(path)],
-        capture_output=True, text=True, check=True,
-    ).stdout
-    counts: Counter[str] = Counter()
-    for line in said.splitlines():
-        found = re.match(r"^\s*([\d,]+) +\(\s*[\d.]+%\)\s+(\S.*)$", line)
-        if found and "PROGRAM TOTALS" not in line:
-            function = found.group(2).replace(str(ROOT) + "/", "")
-            counts[re.sub(r"\[.*/", "[", function)] += int(found.group(1).replace(",", ""))
+    Names are written once, as "(12) name", and meant by "(12)" from then on. A line of cost follows its `fn=`; the one
+    after `calls=` is the callee's and is left out.
+    """
+    names: dict[str, dict[str, str]] = {"ob": {}, "fn": {}}
+    counts: Counter[tuple[str, str]] = Counter()
+    current = {"ob": "", "fn": ""}
+    skip = False
+    for line in text.splitlines():
+        if line[:1] in "+-*0123456789" and line:
+            if not skip:
+                counts[current["ob"], current["fn"]] += int(line.split()[-1])
+            skip = False
+        elif line.startswith("calls="):
+            skip = True
+        elif found := re.match(r"(c?)(ob|fn)=\((\d+)\)(?: (.*))?$", line):
+            callee, kind, number, name = found.groups()
+            if name is not None:
+                names[kind][number] = name
+            if not callee:
+                current[kind] = names[kind].get(number, "?")
     return counts
 
 
-def one_run(
-    spec: str, load: str, messages: int, directory: Path
-) -> tuple[int, dict[str, Counter[str]]]:
-    """Start, load, stop. The messages counted, and instructions by function: front and workers."""
-    valgrind = [
-        "valgrind", "--tool=callgrind", "--trace-children=yes", "--quiet",
-        f"--callgrind-out-file={directory}/out.%p",
-    ]
-    server = Server(
-        spec, under=valgrind, main="perf.micro.without_pidfd", start_seconds_max=300, stop_seconds_max=120
-    )
-    with server:
-        front = server.pid
-        family = processes(front)
-        figures = run(load, Target(HOST, server.port, server, seconds=SECONDS_MAX, messages=messages))
-    costs: dict[str, Counter[str]] = {FRONT: Counter(), WORKERS: Counter()}
-    for path in directory.glob("out.*"):
-        pid = int(path.name.split(".")[1])
-        if pid in family:
-            kind = FRONT if pid == front and len(family) > 1 else WORKERS
-            costs[kind].update(by_function(path))
-            costs[kind]["all"] += instructions(path)
-    if not costs[WORKERS]:
-        raise LoadError(f"no figures of the worker in {directory}: it did not end of its own accord")
-    return int(figures["count"]), costs
+def on_data_path(path: str, function: str) -> bool:
+    """Whether a function's instructions are those of messages and not of asyncio's timers."""
+    if "/shardbroker/" in path:
+        return True
+    return "libc" in Path(path).name and bool(LIBC.match(function))
 
 
-def report(spec: str, load: str, counts: list[int], lines: int) -> None:
-    """Two runs and their difference, on stdout."""
-    runs = []
-    for messages in counts:
-        with tempfile.TemporaryDirectory(prefix="callgrind-") as directory:
-            runs.append(one_run(spec, load, messages, Path(directory)))
-    (few, before), (many, after) = runs
-    print(f"{load} on {spec}: {few} and {many} messages")
-    for kind in (WORKERS, FRONT):
-        each = {
-            name: (after[kind][name] - before[kind][name]) / (many - few)
-            for name in after[kind].keys() | before[kind].keys()
-        }
-        print(f"  {each.pop('all', 0.0):10.1f} instructions per message, {kind}")
-        shown = sorted(each.items(), key=lambda item: -item[1])[: lines if kind == WORKERS else 0]
-        for name, cost in shown:
-            if cost >= 0.1:
-                print(f"  {cost:10.1f}   {name}")
+@dataclass
+class Counted:
+    """A broker under callgrind. Costs are read from the dumps that its workers leave in `directory`."""
+
+    server: Server
+    directory: Path
+    pids: set[int]
+    read: set[Path] = field(default_factory=set)
+
+    def mark(self) -> Counter[tuple[str, str]]:
+        """What the workers have done since the last mark."""
+        with Connection(HOST, self.server.port, name="mark"):
+            pass                        # PONG is here: the dump was written before the connection was taken
+        counts: Counter[tuple[str, str]] = Counter()
+        for path in sorted(set(self.directory.glob("out.*.*")) - self.read):
+            self.read.add(path)
+            if int(path.name.split(".")[1]) in self.pids:
+                counts.update(functions(path.read_text(errors="replace")))
+        return counts
+
+    def load(self, name: str, messages: int) -> tuple[int, Counter[tuple[str, str]]]:
+        """One load: what it counts (deliveries, or messages where nobody subscribes) and what it cost."""
+        self.mark()
+        target = Target(HOST, self.server.port, self.server, seconds=SECONDS_MAX, messages=messages)
+        figures = run(name, target)
+        return int(figures["count"]), self.mark()
+
+    def each(self, name: str, counts: Sequence[int] = MESSAGES) -> dict[tuple[str, str], float]:
+        """Instructions per message by (object, function), and under (DATA_PATH, "") those that count."""
+        (few, before), (many, after) = (self.load(name, count) for count in counts)
+        cost = {key: (after[key] - before[key]) / (many - few) for key in after.keys() | before.keys()}
+        return {(DATA_PATH, ""): sum(value for key, value in cost.items() if on_data_path(*key)), **cost}
+
+
+@contextmanager
+def counted(spec: str) -> Iterator[Counted]:
+    """Start a broker under callgrind. CannotCount when there is none."""
+    check_callgrind()
+    with tempfile.TemporaryDirectory(prefix="perf-callgrind-") as directory:
+        valgrind = [
+            "env", GLIBC_TUNABLES, "valgrind", "--tool=callgrind", "--trace-children=yes", "--quiet",
+            f"--dump-before={TAKES_A_CONNECTION}", f"--callgrind-out-file={directory}/out.%p",
+        ]
+        server = Server(
+            spec, under=valgrind, main="perf.micro.without_pidfd", start_seconds_max=300, stop_seconds_max=120
+        )
+        with server:
+            made = Counted(server, Path(directory), set(processes(server.pid)))
+            if not made.mark() and not made.mark():
+                raise LoadError(f"no dump in {directory} after a connection: is {TAKES_A_CONNECTION} called otherwise now?")
+            yield made
 
 
 def main() -> int:
@@ -107,17 +132,26 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("loads", nargs="*", default=["1x1_16"], metavar="LOAD", help="a stream of perf.load")
-    parser.add_argument("--server", default="shardbroker:1")
-    parser.add_argument("--messages", default="20000,120000", help="per publisher, two counts")
+    parser.add_argument("--options", default="", help="for the broker, which has one worker: marks are seen by one only")
+    parser.add_argument("--messages", default=",".join(map(str, MESSAGES)), help="per publisher, two counts")
     parser.add_argument("--lines", type=int, default=25, help="functions to show")
     given = parser.parse_args()
     counts = [int(text) for text in given.messages.split(",")]
     if len(counts) != 2 or counts[0] >= counts[1] or any(load not in SHAPES for load in given.loads):
         parser.error("two growing message counts and known loads, please")
-    if not shutil.which("valgrind"):
-        parser.error("valgrind is not installed")
-    for load in given.loads:
-        report(given.server, load, counts, given.lines)
+    spec = f"shardbroker:1 {given.options}"
+    try:
+        with counted(spec) as broker:
+            for load in given.loads:
+                cost = broker.each(load, counts)
+                everything = sum(value for (path, _), value in cost.items() if path != DATA_PATH)
+                print(f"{load}: {cost.pop((DATA_PATH, '')):.1f} instructions per message on the data "
+                      f"path, {everything:.1f} in all")
+                for (path, function), each in sorted(cost.items(), key=lambda item: -item[1])[: given.lines]:
+                    if each >= 0.1:
+                        print(f"  {each:10.1f}   {function}  [{Path(path).name.partition('.')[0]}]")
+    except CannotCount as reason:
+        parser.error(str(reason))
     return 0
 
 

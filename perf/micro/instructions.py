@@ -23,6 +23,8 @@ from perf.micro.counted import FEW, MANY
 from perf.servers import ROOT
 
 SECONDS_MAX = 1800
+# memcpy of some KiB and more is `rep movsb` otherwise, which callgrind counts byte by byte.
+GLIBC_TUNABLES = "GLIBC_TUNABLES=glibc.cpu.x86_rep_movsb_threshold=0x40000000"
 
 
 class CannotCount(Exception):
@@ -43,11 +45,10 @@ def check_callgrind() -> None:
 def count(names: Sequence[str]) -> dict[str, float]:
     """Instructions per operation of each case. CannotCount; RuntimeError when a case fails its own check."""
     check_callgrind()
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1",
-                   "GLIBC_TUNABLES": "glibc.cpu.x86_rep_movsb_threshold=0x40000000"}
+    environment = {**os.environ, "PYTHONHASHSEED": "0", "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     with tempfile.TemporaryDirectory(prefix="perf-callgrind-") as directory:
         done = subprocess.run(
-            ["valgrind", "--tool=callgrind", "--instr-atstart=no", "--quiet",
+            ["env", GLIBC_TUNABLES, "valgrind", "--tool=callgrind", "--instr-atstart=no", "--quiet",
              f"--callgrind-out-file={directory}/out", sys.executable, "-m", "perf.micro.counted", *names],
             cwd=ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS_MAX,
         )

@@ -1,6 +1,7 @@
 """Has the data path become dearer? `python -m perf.micro.smoke`, or `tox -e perf-smoke`.
 
-Counts instructions (perf.micro.instructions) and compares them with the recorded baseline: exit status 1 when any
+Counts instructions, of single parts (perf.micro.instructions) and of a whole broker with one worker
+(perf.micro.callgrind; `server_*`), and compares them with the recorded baseline: exit status 1 when any
 case grew by more than --limit percent. Where callgrind cannot be had, or the baseline is of another compiler, it says
 so and passes: a count of another build says nothing. `--record` writes the baseline; do that in the commit that means
 to change it, and say there why.
@@ -16,11 +17,21 @@ from rich.console import Console
 from rich.table import Table
 
 from perf.micro import baseline, counting
+from perf.micro.callgrind import DATA_PATH, counted
 from perf.micro.cases import CASES
 from perf.micro.instructions import CannotCount, count
 
 LIMIT_PERCENT = 5.0
+LOADS = ("1x1_16", "1x1_1024", "fan_out_1x8_16", "mesh_4x4x16_64", "queue_2x8_64")
 LARGE = "_100000"                       # their inputs take valgrind long to build: not here
+
+
+def count_all() -> dict[str, float]:
+    """Instructions of the micro cases, and per message of the loads. CannotCount."""
+    counts = count([name for name in CASES if not name.endswith(LARGE)])
+    with counted("shardbroker:1") as broker:
+        counts.update({f"server_{load}": broker.each(load)[DATA_PATH, ""] for load in LOADS})
+    return counts
 
 
 def changes(before: dict[str, float], now: dict[str, float]) -> Iterator[tuple[str, float, float, float]]:
@@ -62,7 +73,7 @@ def main() -> int:
         console.print(f"skipped: the baseline does not apply: {reason}. To have one: python -m perf.micro.smoke --record")
         return 0
     try:
-        now = count([name for name in CASES if not name.endswith(LARGE)])
+        now = count_all()
     except CannotCount as why:
         console.print(f"skipped: instructions cannot be counted here: {why}")
         return 1 if given.record else 0
