@@ -5,7 +5,8 @@
 Servers take turns (A B A B ...), so that a slow minute hits all of them. The first is 1; the others'
 ratios are per wall second and per CPU second of the server's own processes. Of several rounds the median
 counts; MAD, least and greatest stand beside it. Every run is checked (see shardbroker/bench); one that fails is
-reported, and the exit status is 1. All figures go to a file in perf/results.
+reported, and the exit status is 1. Servers that do not speak NATS get the plain loads only. All figures go to a file in
+perf/results, after every load: a run that was broken off goes on with --resume FILE.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import datetime
 import fnmatch
 import os
-import platform
 import re
 import resource
 import statistics
@@ -30,9 +30,10 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from perf.load.shapes import SHAPES, Shape, Target, run
-from perf.servers import HOST, ROOT, Server, command, default_specs
+from perf.load.shapes import PLAIN, SHAPES, Shape, Target, run
+from perf.servers import HOST, NATS, ROOT, Server, command, default_specs, dialect
 from shardbroker.bench import LoadError
+from shardbroker.bench.machine import machine
 
 WARM_UP_SECONDS = 0.2
 NOT_WARMED = (
@@ -42,6 +43,12 @@ NOT_WARMED = (
     "hot_",
     "spread_",
 )  # they want a fresh server
+# Names for several loads. `targets`: what DESIGN promises, streams apart; `plain`: what servers of other protocols can do.
+SETS = {
+    "targets": "pub_only_16,1x1_*,fan_out_*,mesh_*,wildcard_*,queue_*,request_reply,request_reply_in_flight_16,churn,"
+               "subscribe_1,hot_1,hot_1000000,idle_connections,start_and_rest",
+    "plain": ",".join(PLAIN),
+}
 Figures = dict[str, list[dict[str, Any]]]  # by server
 
 
@@ -49,6 +56,8 @@ def measure(shape: Shape, spec: str, seconds: float, threads: int) -> dict[str, 
     """One run of one load on a server of its own."""
     with Server(spec) as server:
         target = Target(HOST, server.port, server, seconds=seconds, threads=threads)
+        if server.dialect != NATS:
+            return measure_plain(shape.name, server, target)
         if not shape.name.startswith(NOT_WARMED):
             run(shape.name, replace(target, seconds=WARM_UP_SECONDS))
         try:
@@ -60,6 +69,23 @@ def measure(shape: Shape, spec: str, seconds: float, threads: int) -> dict[str, 
             "start_seconds": server.start_seconds,
             "server_version": server.info.get("version", ""),
         }
+
+
+def measure_plain(name: str, server: Server, target: Target) -> dict[str, Any]:
+    """The same load on a server of another protocol. Needs perf/build, which comparing NATS servers does without."""
+    from perf.load import dialects
+
+    spoken = {made.name: made for made in (dialects.REDIS, dialects.MQTT)}[server.dialect]
+
+    def load(seconds: float) -> dict[str, Any]:
+        return dialects.run_plain(spoken, HOST, server.port, *PLAIN[name], seconds, target.messages)
+
+    load(WARM_UP_SECONDS)
+    with target.meter():
+        figures = load(target.seconds)
+    count = figures["received"] if PLAIN[name][2] else figures["published"]
+    rate = {"count": count, "seconds": figures["seconds"], "rate": count / figures["seconds"]}
+    return {**target.accounted(rate), "start_seconds": server.start_seconds}
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -129,23 +155,10 @@ def ratio(mine: dict[str, dict[str, float]], first: dict[str, dict[str, float]],
 def output(*words: str) -> str:
     """What a command says, or nothing when it cannot."""
     try:
-        return subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT)
+    except OSError:
         return ""
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on besides the code."""
-    text = Path("/proc/cpuinfo").read_text()
-    model = re.search(r"^model name\s*: (.*)$", text, re.M) or re.search(r"^CPU part\s*: (.*)$", text, re.M)
-    return {
-        "cpu": model.group(1) if model else platform.machine(),
-        "cpus": len(os.sched_getaffinity(0)),
-        "kernel": platform.release(),
-        "python": platform.python_version(),
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
-        "load_average_before": os.getloadavg()[0],
-    }
+    return done.stdout.strip()
 
 
 def versions(specs: list[str]) -> dict[str, str]:
@@ -153,12 +166,15 @@ def versions(specs: list[str]) -> dict[str, str]:
     said = {}
     for spec in specs:
         words = command(spec, 0)
-        said[spec] = output(*words[:3], "-v") if words[1:2] == ["-m"] else output(words[0], "-v")
+        ask = {"redis": ["--version"], "mqtt": ["-h"]}.get(dialect(spec), ["-v"])
+        text = output(*words[: 3 if words[1:2] == ["-m"] else 1], *ask)
+        said[spec] = text.splitlines()[0] if text else ""
     return said
 
 
 def choose(patterns: Sequence[str]) -> list[Shape]:
-    """Loads by name or glob, in the table's order."""
+    """Loads by name, glob or the name of a set, in the table's order."""
+    patterns = [part for p in patterns for part in SETS.get(p, p).split(",")]
     chosen = [shape for name, shape in SHAPES.items() if any(fnmatch.fnmatch(name, p) for p in patterns)]
     missing = [p for p in patterns if not fnmatch.filter(SHAPES, p)]
     if missing:
@@ -171,6 +187,54 @@ def results_path(taken: datetime.datetime, cpu: str) -> Path:
     return ROOT / "perf/results" / f"{taken:%Y-%m-%d-%H%M}-{name}.json"
 
 
+def offered(shape: Shape, spec: str) -> bool:
+    """Whether this server can be given this load."""
+    return dialect(spec) == NATS or shape.name in PLAIN
+
+
+def begin(given: argparse.Namespace) -> dict[str, Any]:
+    """The record of a comparison: a new one, or the one that is resumed."""
+    if given.resume:
+        kept: dict[str, Any] = orjson.loads(given.resume.read_bytes())
+        return kept
+    specs = given.servers.split(",") if given.servers else default_specs()
+    if not specs or given.repeat < 1:
+        raise SystemExit("no server to measure")
+    before = machine()
+    return {
+        "taken": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": {**before, "load_average_before": before.pop("load_average"), "python": sys.version.split()[0]},
+        "commit": output("git", "describe", "--always", "--dirty", "--exclude", "*"),
+        "versions": versions(specs),
+        "options": {"servers": specs, "repeat": given.repeat, "seconds": given.seconds, "threads": given.threads,
+                    "loads": given.loads},
+        "note": given.note,
+        "loads": {},
+        "failures": [],
+    }
+
+
+def compare(shape: Shape, options: dict[str, Any], progress: Console) -> tuple[Figures, list[dict[str, Any]]]:
+    """All rounds of one load. The runs, and the failures."""
+    specs = [spec for spec in options["servers"] if offered(shape, spec)]
+    runs: Figures = {spec: [] for spec in specs}
+    failures = []
+    for turn in range(options["repeat"]):
+        for spec in specs:
+            began = time.monotonic()
+            try:
+                runs[spec].append(measure(shape, spec, options["seconds"], options["threads"]))
+            except LoadError as failure:
+                failures.append({"load": shape.name, "server": spec, "round": turn, "reason": str(failure)})
+                progress.print(f"FAILED {shape.name} on {spec}: {failure}", style="red", markup=False)
+            progress.print(
+                f"{shape.name} {turn + 1}/{options['repeat']} {spec} {time.monotonic() - began:.1f} s",
+                style="dim",
+                markup=False,
+            )
+    return runs, failures
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m perf.compare",
@@ -178,7 +242,9 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--servers", help="comma separated specs (perf/servers.py); default: what is found")
-    parser.add_argument("--loads", default="*", help="comma separated names or globs: " + ", ".join(SHAPES))
+    parser.add_argument(
+        "--loads", default="*", help=f"comma separated names or globs, or {' or '.join(SETS)}: " + ", ".join(SHAPES)
+    )
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each run")
     parser.add_argument(
@@ -186,62 +252,38 @@ def main() -> int:
     )
     parser.add_argument("--note", default="", help="kept with the results")
     parser.add_argument("--out", type=Path, help="default: perf/results/<date>-<cpu>.json; - for none")
+    parser.add_argument("--resume", type=Path, metavar="FILE", help="go on with a run that was broken off, as it began")
+    parser.add_argument("--most-seconds", type=float, default=0, help="stop before a load when so long has passed")
     given = parser.parse_args()
-    specs = given.servers.split(",") if given.servers else default_specs()
-    shapes = choose(given.loads.split(","))
-    if not specs or given.repeat < 1:
-        raise SystemExit("no server to measure")
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # ours and, inherited, the servers'
     console = Console(width=None if sys.stdout.isatty() else 150)
     progress = Console(stderr=True)
-    taken = datetime.datetime.now(datetime.UTC)
-    record: dict[str, Any] = {
-        "taken": taken.isoformat(timespec="seconds"),
-        "machine": machine(),
-        "commit": output("git", "describe", "--always", "--dirty", "--exclude", "*"),
-        "versions": versions(specs),
-        "options": {
-            "servers": specs,
-            "repeat": given.repeat,
-            "seconds": given.seconds,
-            "threads": given.threads,
-        },
-        "note": given.note,
-        "loads": {},
-    }
-    failures = []
-    for shape in shapes:
-        runs: Figures = {spec: [] for spec in specs}
-        for turn in range(given.repeat):
-            for spec in specs:
-                began = time.monotonic()
-                try:
-                    runs[spec].append(measure(shape, spec, given.seconds, given.threads))
-                except LoadError as failure:
-                    failures.append(
-                        {"load": shape.name, "server": spec, "round": turn, "reason": str(failure)}
-                    )
-                    progress.print(f"FAILED {shape.name} on {spec}: {failure}", style="red", markup=False)
-                progress.print(
-                    f"{shape.name} {turn + 1}/{given.repeat} {spec} {time.monotonic() - began:.1f} s",
-                    style="dim",
-                    markup=False,
-                )
+    record = begin(given)
+    options = record["options"]
+    path = given.resume or given.out
+    if path is None:
+        path = results_path(datetime.datetime.fromisoformat(record["taken"]), record["machine"]["cpu"])
+    began = time.monotonic()
+    left = [shape for shape in choose(options["loads"].split(",")) if shape.name not in record["loads"]]
+    for shape in left:
+        if given.most_seconds and time.monotonic() - began > given.most_seconds:
+            console.print(f"to be gone on with: python -m perf.compare --resume {path}")
+            return 2
+        runs, failures = compare(shape, options, progress)
         console.print(table(shape, runs))
         record["loads"][shape.name] = {
             "unit": shape.unit,
             "metric": shape.metric,
             "servers": {spec: {"medians": medians(ones), "runs": ones} for spec, ones in runs.items()},
         }
-    record["failures"] = failures
-    record["machine"]["load_average_after"] = os.getloadavg()[0]
-    if str(given.out) != "-":
-        path = given.out or results_path(taken, record["machine"]["cpu"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
-        console.print(f"written: {path}")
-    return 1 if failures else 0
+        record["failures"] += failures
+        record["machine"]["load_average_after"] = os.getloadavg()[0]
+        if str(path) != "-":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(orjson.dumps(record, option=orjson.OPT_INDENT_2) + b"\n")
+    console.print(f"written: {path}")
+    return 1 if record["failures"] else 0
 
 
 if __name__ == "__main__":

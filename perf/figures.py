@@ -1,24 +1,28 @@
-"""Enter a results file's medians into README.md and docs/performance.md, between their `figures` marks.
+"""Enter a results file's medians into README.md and docs/performance.md, between their `figures` marks, and draw them.
 
     python -m perf.figures [perf/results/....json]     default: the newest
 
-The README gets the ratios as a picture in text; docs/performance.md gets the figures of every server.
+The README shows docs/comparison.svg, ratios to the first server, and says of what; docs/performance.md has the figures of
+every server. All of it is made from the results file, and a test compares it with the newest one.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from perf import chart
 from perf.compare import number
 from perf.load.shapes import SHAPES
 from perf.servers import ROOT
 
 BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
-BAR_MOST = 40  # characters; a ratio of 10 and more fills it
+CHART = "docs/comparison.svg"
+SERIES = {"shardbroker:1": "one worker", "shardbroker:2": "two workers"}
 
 Record = dict[str, Any]
 
@@ -38,27 +42,47 @@ def better(name: str, load: Record, mine: str, first: str) -> float | None:
     return theirs / ours if SHAPES[name].lower else ours / theirs
 
 
+def peers(record: Record) -> list[str]:
+    """Names and versions of the servers that are not ours."""
+    made = []
+    for spec, text in record["versions"].items():
+        version = re.search(r"\d+\.\d+[\w.]*", text)
+        if not spec.startswith("shardbroker"):
+            made.append(f"{spec.partition('=')[0]} {version.group() if version else '?'}")
+    return made
+
+
 def machine_line(record: Record) -> str:
-    machine, versions = record["machine"], record["versions"]
-    said = ", ".join(f"{spec}: {text.splitlines()[0]}" for spec, text in versions.items() if text)
+    machine, options = record["machine"], record["options"]
     return (
         f"{machine['cpu']}, {machine['cpus']} cores shared with the load generator, Linux {machine['kernel']}, "
-        f"{record['taken'][:10]}, commit {record['commit']}; medians of {record['options']['repeat']} interleaved runs. {said}."
+        f"{record['taken'][:10]}, commit {record['commit']}, beside {', '.join(peers(record))}; "
+        f"medians of {options['repeat']} interleaved runs of {options['seconds']:g} s."
     )
 
 
+def rows(record: Record) -> list[tuple[str, list[float | None]]]:
+    """(load, how many times as good each of SERIES is as the first server), where there is anything to compare."""
+    first = record["options"]["servers"][0]
+    made = [(name, [better(name, load, mine, first) for mine in SERIES]) for name, load in record["loads"].items()]
+    return [(name, values) for name, values in made if any(values)]
+
+
 def picture(record: Record) -> str:
-    """A bar a load: one worker against the first server."""
-    first, mine = record["options"]["servers"][0], "shardbroker:1"
-    lines = []
-    for name, load in record["loads"].items():
-        times = better(name, load, mine, first)
-        if times is None:
-            continue
-        bar = "█" * max(1, round(min(times, 10) * BAR_MOST / 10))
-        lines.append(f"{name:<27}{times:6.1f}x  {bar}{'+' if times > 10 else ''}")
-    scale = f"{'one worker, nats-server = 1':<27}{1:6.1f}x  {'█' * (BAR_MOST // 10)}"
-    return "```\n" + "\n".join([scale, *lines]) + "\n```\n\n" + machine_line(record)
+    """The chart as SVG."""
+    machine = record["machine"]
+    return chart.ratios(
+        f"Times as good as {peers(record)[0]}",
+        f"the same load in turn on {machine['cpu']}, {machine['cpus']} cores shared with the load generator; "
+        f"of times and bytes: as small",
+        list(SERIES.values()),
+        rows(record),
+    )
+
+
+def caption(record: Record) -> str:
+    """What the README says under the chart."""
+    return f"![Comparison with {record['options']['servers'][0]}]({CHART})\n\n{machine_line(record)}"
 
 
 def table(record: Record) -> str:
@@ -76,7 +100,7 @@ def table(record: Record) -> str:
             ours, times = value(load, spec, load["metric"]), better(name, load, spec, first)
             cpu = [value(load, one, "rate_per_cpu_second") for one in (spec, first)]
             row += [
-                number(ours) if ours else "failed",
+                number(ours) if ours else "failed" if spec in load["servers"] else "–",
                 f"{times:.2f}" if times else "",
                 f"{cpu[0] / cpu[1]:.2f}" if cpu[0] and cpu[1] else "",
             ]
@@ -85,20 +109,34 @@ def table(record: Record) -> str:
     return f"{machine_line(record)}\n\n{text}\n\nTimes: how many times as good (of times and bytes: as small)."
 
 
-def enter(path: Path, text: str) -> None:
-    """Put text between the marks of a file."""
+def entered(path: Path, text: str) -> str:
+    """A file's text with `text` between its marks."""
     before, rest = path.read_text().split(BEGIN, 1)
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}")
+    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}"
+
+
+def files(record: Record) -> dict[str, str]:
+    """What each file should be, by its name from the top."""
+    return {
+        CHART: picture(record),
+        "README.md": entered(ROOT / "README.md", caption(record)),
+        "docs/performance.md": entered(ROOT / "docs/performance.md", table(record)),
+    }
+
+
+def newest() -> Path:
+    """The newest results file: their names begin with the date."""
+    return max((ROOT / "perf/results").glob("*.json"))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m perf.figures", description=__doc__)
     parser.add_argument("results", nargs="?", type=Path)
     given = parser.parse_args()
-    path = given.results or max((ROOT / "perf/results").glob("*.json"))
+    path = given.results or newest()
     record = orjson.loads(path.read_bytes())
-    enter(ROOT / "README.md", picture(record))
-    enter(ROOT / "docs/performance.md", table(record))
+    for name, text in files(record).items():
+        (ROOT / name).write_text(text)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,14 @@ IDLE_CONNECTIONS_FIRST = (
 )
 CHURN_WIDTH = 8
 
+# Loads that any server of plain publish and subscribe can do: payload bytes, publishers, subscribers.
+PLAIN = {
+    "pub_only_16": (16, 1, 0),
+    **{f"1x1_{size}": (size, 1, 1) for size in (16, 128, 1024, 16384)},
+    "fan_out_1x8_16": (16, 1, 8),
+    "fan_out_1x64_128": (128, 1, 64),
+}
+
 Result = dict[str, Any]
 
 
@@ -75,6 +83,19 @@ class Target:
         self.measured["load_cpu_seconds"] = time.process_time() - own
         self.measured["cpu_seconds"] = cpu_seconds(pids) - before
 
+    def accounted(self, result: Result) -> Result:
+        """A load's figures with the server's CPU seconds and memory, and what follows from them."""
+        made = {**result, **self.measured}
+        cpu = self.measured.get("cpu_seconds", 0.0)
+        if cpu > 0 and "count" in made:
+            made["rate_per_cpu_second"] = made["count"] / cpu
+            made["cpu_us_each"] = cpu / made["count"] * 1e6
+        if "load_cpu_seconds" in made and "seconds" in made:
+            made["load_cpu_share"] = made["load_cpu_seconds"] / made["seconds"]
+        if self.pids():
+            made.update(self.memory())
+        return made
+
     def connect(self, stack: ExitStack, count: int = 1, name: str = "load") -> list[Connection]:
         return [stack.enter_context(Connection(self.host, self.port, name=name)) for _ in range(count)]
 
@@ -93,17 +114,7 @@ class Shape:
 def run(name: str, target: Target) -> Result:
     """One load on a running server. Its figures, CPU and memory included; LoadError when a check fails."""
     target.measured = {}
-    result = SHAPES[name].run(target)
-    result.update(target.measured)
-    cpu = target.measured.get("cpu_seconds", 0.0)
-    if cpu > 0 and "count" in result:
-        result["rate_per_cpu_second"] = result["count"] / cpu
-        result["cpu_us_each"] = cpu / result["count"] * 1e6
-    if "load_cpu_seconds" in result and "seconds" in result:
-        result["load_cpu_share"] = result["load_cpu_seconds"] / result["seconds"]
-    if target.pids():
-        result.update(target.memory())
-    return result
+    return target.accounted(SHAPES[name].run(target))
 
 
 # ------------------------------------------------------------------ streams
@@ -341,11 +352,8 @@ def start_and_rest(target: Target) -> Result:
 
 
 def _table() -> Iterable[Shape]:
-    yield Shape("pub_only_16", "msg/s", stream(16, 1, 0))
-    for size in (16, 128, 1024, 16384):
-        yield Shape(f"1x1_{size}", "msg/s", stream(size, 1, 1))
-    yield Shape("fan_out_1x8_16", "msg/s", stream(16, 1, 8))
-    yield Shape("fan_out_1x64_128", "msg/s", stream(128, 1, 64))
+    for name, (size, publishers, subscribers) in PLAIN.items():
+        yield Shape(name, "msg/s", stream(size, publishers, subscribers))
     yield Shape("mesh_4x4x16_64", "msg/s", stream(64, 4, 4, subjects=16))
     yield Shape("wildcard_1x8x500_64", "msg/s", stream(64, 1, 8, subjects=500, wildcard=True))
     yield Shape("queue_2x8_64", "msg/s", stream(64, 2, 8, queue=True))

@@ -102,12 +102,16 @@ class Process:
         try:
             if self.cpus:
                 os.sched_setaffinity(self._process.pid, self.cpus)
-            ready, self.info = wait_for_info(HOST, self.port, self.check_alive, self.start_seconds_max)
+            self.start_seconds = self.wait_until_ready() - began
         except BaseException:
             self.stop()
             raise
-        self.start_seconds = ready - began
         return self
+
+    def wait_until_ready(self) -> float:
+        """Until it says INFO, which is kept. When that was, by time.monotonic()."""
+        ready, self.info = wait_for_info(HOST, self.port, self.check_alive, self.start_seconds_max)
+        return ready
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
