@@ -11,6 +11,8 @@ cdef struct file_t:
     int64_t number
     const files_t* files
 
+ctypedef void (*visit_name_t)(void* context, const char* name) noexcept nogil
+
 cdef struct files_t:
     void* context
     bint maps                           # map() works; else contents are read into memory
@@ -25,6 +27,7 @@ cdef struct files_t:
     int (*map)(file_t* file, char* at, uint64_t offset, uint64_t n) noexcept nogil              # over memory that exists
     int (*rename)(const files_t* f, const char* source, const char* target) noexcept nogil
     int (*remove)(const files_t* f, const char* path) noexcept nogil
+    int (*list)(const files_t* f, const char* path, visit_name_t visit, void* context) noexcept nogil
     int (*sync_directory)(const files_t* f, const char* path) noexcept nogil
 
 cdef const files_t* files_posix() noexcept nogil

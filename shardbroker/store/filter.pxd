@@ -11,4 +11,5 @@ cdef filter_t* filter_new(log_t* log, const char** patterns, const uint32_t* len
 cdef void filter_free(filter_t* f) noexcept nogil                  # before its log is closed
 cdef bint filter_id(filter_t* f, uint32_t subject_id) noexcept nogil           # does this subject of the log match?
 cdef bint filter_subject(filter_t* f, const char* subject, uint32_t n) noexcept nogil
-cdef void filter_forget(log_t* log, uint32_t subject_id) noexcept nogil        # the id means another subject now
+cdef void filter_forget(log_t* log, uint32_t subject_id) noexcept nogil        # the id will mean another subject
+cdef void filter_reset(log_t* log) noexcept nogil                              # all ids will

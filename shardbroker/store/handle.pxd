@@ -1,5 +1,5 @@
 """Store and Log as Python objects, for the control side and for tests. The compiled side takes `.store` and `.log`."""
-from shardbroker.store.model cimport filter_t, log_t, store_t
+from shardbroker.store.model cimport filter_t, log_t, log_view_t, store_t
 
 cdef class Store:
     cdef store_t* store                 # NULL after close()
@@ -17,3 +17,5 @@ cdef class Log:
     cdef public object on_removed       # (seq, subject, subject_empty, reason)
     cdef public object on_durable       # ()
     cdef public object on_damage        # (first, last)
+    cdef log_t* open_log(self) except NULL
+    cdef object message(self, int answer, log_view_t* v)

@@ -72,8 +72,10 @@ class Log:
         max_age_ns: int = 0,
         discard_new: bool = False,
         discard_new_per_subject: bool = False,
+        now_ns: int = 0,
     ) -> None:
-        """Opens, reading what is there: blocks. sync_interval_ns 0: fdatasync before anything is durable."""
+        """Opens, reading what is there: blocks. sync_interval_ns 0: fdatasync before anything is durable. What has expired
+        by `now_ns` (0: the clock's) is not there."""
     @property
     def first_seq(self) -> int: ...
     @property
@@ -113,6 +115,8 @@ class Log:
         """Ages, TTLs, intervals. True: there is more to do, call again."""
     def deadline(self) -> int: ...
     def get(self, seq: int) -> Message | None: ...
+    def tail(self, seq: int) -> bytes | None:
+        """What is sent behind "subject sid ": sizes, CRLF, headers, payload, CRLF. None: no such message."""
     def last_for(self, subject: bytes) -> Message | None: ...
     def first_for(self, subject: bytes) -> Message | None: ...
     def next(self, from_seq: int, filter: Filter | None = None) -> Message | None: ...
@@ -128,5 +132,9 @@ class Log:
         """Ranges (first, last) without messages, between first_seq and last_seq; at most `most`, 0: all."""
     def lost(self) -> list[tuple[int, int]]:
         """Sequences found damaged, by recovery or by reading."""
+    def recovered(self) -> dict[str, int]:
+        """What opening found: torn_bytes, damaged_bytes, damaged_segments, lost_msgs."""
     def state(self) -> State: ...
+    def segments(self) -> list[tuple[int, int, int, int, int, int, bool]]:
+        """(id, first_seq, live, dead, used bytes, live bytes, sealed) of each, oldest first: for tests and tools."""
     def close(self) -> None: ...

@@ -21,6 +21,7 @@ cdef struct log_options_t:
     uint64_t segment_bytes_max          # 0: SEGMENT_BYTES_MAX
     uint64_t first_seq                  # of an empty log; 0 is 1
     log_limits_t limits
+    int64_t now_ns                      # Unix time; what has expired by then is not there. 0: the clock's
 
 # ---- life: log_open reads the directory (blocking, see also store.handle for opening in a helper) ----
 cdef int log_open(store_t* store, const log_options_t* options, log_t** log) noexcept nogil
@@ -41,21 +42,7 @@ cdef int log_submit(log_t* log) noexcept nogil                     # the turn's 
 cdef int log_tick(log_t* log, int64_t now_ns) noexcept nogil       # LOG_MORE: call again in the next turn
 cdef int64_t log_deadline(log_t* log) noexcept nogil               # Unix ns of the next log_tick; 0: none
 
-# ---- read ----
-cdef int log_get(log_t* log, uint64_t seq, log_view_t* view) noexcept nogil
-cdef int log_last_for(log_t* log, const char* subject, uint32_t n, log_view_t* view) noexcept nogil
-cdef int log_first_for(log_t* log, const char* subject, uint32_t n, log_view_t* view) noexcept nogil
-cdef int log_last(log_t* log, log_view_t* view) noexcept nogil
-# The first message with seq >= from_seq that matches. LOG_NOT_FOUND: none up to next_seq - 1. LOG_MORE: looked at
-# SCAN_MESSAGES_MAX without a match; view.seq is where to go on.
-cdef int log_next(log_t* log, uint64_t from_seq, filter_t* filter, log_view_t* view) noexcept nogil
-cdef int log_previous(log_t* log, uint64_t from_seq, filter_t* filter, log_view_t* view) noexcept nogil   # seq <= from_seq
-cdef uint64_t log_pending(log_t* log, filter_t* filter, uint64_t from_seq) noexcept nogil   # messages that match, seq >= from_seq
-cdef uint64_t log_pending_subjects(log_t* log, filter_t* filter, uint64_t from_seq) noexcept nogil  # last >= from_seq
-cdef uint64_t log_seq_at(log_t* log, int64_t time_ns) noexcept nogil       # of the first message not older; next_seq: none
-cdef bint log_has(log_t* log, uint64_t seq) noexcept nogil
-cdef subject_t* log_subject(log_t* log, const char* subject, uint32_t n) noexcept nogil    # count, first, last; NULL: none
-# Sequences of the last message of every subject that matches, ascending, with seq <= up_to (0: all). malloc'ed; free it.
-cdef uint64_t* log_last_seqs(log_t* log, filter_t* filter, uint64_t up_to, uint64_t* count) noexcept nogil
-# Ranges without live messages between first_seq and last_seq. free() it. At most `most`, 0: all.
-cdef range_t* log_deleted(log_t* log, uint32_t most, uint32_t* count, uint64_t* messages) noexcept nogil
+# ---- read: see read.pxd ----
+from shardbroker.store.read cimport (
+    log_deleted, log_first_for, log_get, log_has, log_last, log_last_for, log_last_seqs, log_next, log_pending,
+    log_pending_subjects, log_previous, log_seq_at, log_subject)

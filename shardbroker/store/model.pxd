@@ -9,6 +9,7 @@ All of it belongs to one thread ("Home shard only."). The helper threads of the 
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from shardbroker.store.files cimport file_t, files_t
+from shardbroker.store.format cimport record_t
 
 cdef enum:
     # What a call answers. 0 is well; 1 is "not finished, call again".
@@ -68,13 +69,14 @@ cdef struct log_view_t:
     uint32_t subject_id                 # of the log's index; valid while the subject has messages
 
 cdef struct posting_t:
-    # Sequences of one subject with more than one message, oldest first, as differences to `base`.
-    uint32_t* entries                   # ring of `capacity`
+    # Sequences of one subject with more than one message, oldest first. While they follow one another without a gap
+    # there are no entries: base, base + 1, ... A ring of differences to `base` otherwise.
     uint64_t base
+    uint32_t* entries                   # NULL: a run; wide: of uint64_t, and base is 0
     uint32_t start
     uint32_t count
     uint32_t capacity
-    bint wide                           # entries are uint64_t and base is 0
+    bint wide
 
 cdef struct subject_t:
     uint64_t first
@@ -82,60 +84,90 @@ cdef struct subject_t:
     posting_t* posting                  # NULL while count < 2
     char* name                          # uint16_t length, then the bytes; NULL: this id is free
     uint32_t count
-    uint32_t hash                       # low half of the 64-bit hash
+    uint32_t hash
+
+cdef struct subject_slot_t:
+    uint32_t hash
+    uint32_t id                         # 0: free
+
+cdef struct subject_part_t:
+    subject_slot_t* slots               # open addressing, linear probing; NULL while empty
+    uint32_t count
+    uint32_t capacity
+
+cdef enum:
+    POOL_MOST = 256                     # larger pieces are malloc's
+    POOL_CLASSES = 33                   # POOL_MOST // 8 + 1
+
+cdef struct pool_t:
+    # Small pieces of one log, in steps of 8 bytes, from chunks that are freed with it.
+    void* free[POOL_CLASSES]           # given back, linked through their first word
+    void* chunks
+    char* at
+    uint32_t left
+    uint32_t chunk_bytes
+
+cdef enum:
+    SUBJECT_PARTS = 64                  # tables by hash, so that growing one does not stall the shard
 
 cdef struct subjects_t:
     uint64_t seed
     subject_t* items                    # by id, 0 is never used
-    uint32_t* slots                     # open addressing: id, 0 is free
     uint32_t* free_ids
     uint32_t items_count                # ids ever given, with 0
     uint32_t items_capacity
-    uint32_t slots_capacity
     uint32_t free_count
     uint32_t free_capacity
     uint32_t live                       # subjects with messages
+    subject_part_t parts[SUBJECT_PARTS]
+    pool_t pool
 
 cdef struct segment_t:
-    # A run of records in one file, or in memory alone. `base` is `capacity` bytes of address space: what is written and
-    # mapped is the file, the rest is private memory that waits for its write.
-    segment_t* next
+    # A run of records in one file, or in memory alone. `base` is address space for `capacity` bytes: what is written may
+    # be a mapping of the file, the rest is private memory.
+    segment_t* next                     # newer; in the list of the retired: the next of them
     segment_t* previous
     uint64_t id                         # names the file; grows
-    file_t* file                        # NULL: not created yet, memory storage, or closed
+    file_t* file                        # NULL: memory storage, or sealed and closed
     char* base
     uint64_t capacity
     uint64_t used                       # records end here
     uint64_t submitted                  # given to a job
     uint64_t written                    # in the file
-    uint64_t mapped                     # page boundary below which `base` is the file
-    uint64_t first_seq                  # of entries[0]
-    uint64_t end_seq                    # one behind the last
-    uint32_t* offsets                   # by seq - first_seq, in 8 bytes; 0: no live message
-    uint32_t* ids                       # subject id of each, same index
-    uint32_t* deltas                    # sparse segment: seq - first_seq of each entry, ascending; else NULL
+    uint64_t mapped                     # below this, a page boundary, `base` is the file
+    uint64_t first_seq                  # of the first entry
+    uint64_t end_seq                    # one behind the last entry
+    uint32_t* offsets                   # of the record, in 8 bytes; 0: no live message. By seq - first_seq
+    uint32_t* ids                       # subject id of each
+    uint32_t* deltas                    # seq - first_seq of each, ascending, in a segment with gaps; else NULL
     uint32_t entries                    # of these arrays
     uint32_t entries_capacity
     uint32_t live                       # messages
-    uint32_t dead                       # messages whose record is still in the file
-    uint64_t live_bytes                 # of records
-    uint64_t removals                   # REMOVE records and displaced fields in it
-    int64_t last_time_ns
+    uint32_t dead                       # messages that are gone and whose record is still in the file
+    uint64_t live_bytes                 # of their records, padded
+    uint64_t counted                    # of log_t.bytes
+    uint64_t removals                   # of messages in older segments, said by records of this one
     uint32_t salt
     bint sealed                         # no more records
-    bint created
-    bint unsynced                       # written since the last fdatasync
-    bint damaged                        # never deleted or rewritten by compaction
-    bint busy                           # a job reads it
-    bint indexed                        # its index file is written
+    bint closing                        # sealed, and the file is still open and preallocated
+    bint created                        # the directory has not been synced since
+    bint unsynced                       # written since the last fdatasync (SYNC_INTERVAL)
+    bint damaged                        # never rewritten
+    bint busy                           # compaction reads it
+    bint erased                         # a message was to be overwritten while it was
+    bint replaced                       # by compaction: its file's name is another's now
 
 cdef struct expiry_t:
     int64_t expires_ns
     uint64_t seq
 
+cdef struct store_t:
+    # The logs of one shard and their helper threads; see store.writer.
+    const files_t* files
+    void* helpers
+
 cdef struct filter_t
 cdef struct log_t
-cdef struct store_t
 cdef struct job_t
 
 # A message is gone. `subject_empty`: it was the last of its subject. Called in the middle of log functions: look, note,
@@ -164,6 +196,23 @@ cdef struct range_t:
     uint64_t first
     uint64_t last
 
+cdef struct erase_t:
+    uint64_t segment_id
+    uint64_t offset
+    uint32_t bytes
+    uint32_t salt
+    uint64_t seq
+    int64_t time_ns
+    uint64_t displaced                  # the one thing in its body that is still needed
+
+cdef struct job_t:
+    # Work for a helper thread. The thread calls `run`, the home shard then `done`.
+    job_t* next
+    void (*run)(job_t* job) noexcept nogil
+    void (*done)(job_t* job) noexcept nogil
+    log_t* log
+    int result                          # 0 or a negative errno
+
 cdef struct log_t:
     # State, to read
     uint64_t first_seq                  # of the first message; next_seq while there is none
@@ -179,6 +228,9 @@ cdef struct log_t:
     uint64_t ticket                     # the batch that gathers; changes made now are durable when
     uint64_t durable_ticket             # this reaches it
     uint64_t lost_msgs                  # found damaged, by recovery or by reading
+    uint64_t torn_bytes                 # cut off by recovery: written, and never durable
+    uint64_t damaged_bytes              # that recovery could make nothing of, in what was durable
+    uint32_t damaged_segments           # without a readable header: left alone
     range_t* lost                       # where
     uint32_t lost_count
     uint32_t lost_capacity
@@ -198,8 +250,8 @@ cdef struct log_t:
     int64_t sync_interval_ns
     uint64_t segment_bytes_max
     subjects_t subjects
-    segment_t* first
-    segment_t* last                     # the active one; NULL before the first message
+    segment_t* first                    # first and last: NULL before the first record
+    segment_t* last                     # the active one, unless it is sealed
     segment_t** order                   # by age, for binary search
     uint32_t order_count
     uint32_t order_capacity
@@ -213,13 +265,25 @@ cdef struct log_t:
     range_t* removals                   # to be written with this batch
     uint32_t removals_count
     uint32_t removals_capacity
-    uint64_t unwritten                  # bytes appended and not given to a job
-    uint64_t mark_at                    # where the batch's mark is in `last`; 0: no batch yet
-    bint mark_wanted                    # first_seq moved, no record says so yet
-    bint busy                           # a job of this log is with the helpers
+    erase_t* erases                     # to be overwritten behind this batch
+    uint32_t erases_count
+    uint32_t erases_capacity
+    record_t* mark                      # the first of this batch; NULL: it has none yet
+    bint mark_wanted                    # first_seq was moved by a call, no record says so yet
+    bint jump_wanted                    # sequences were skipped, no mark says so yet
+    bint busy                           # the write job is with the helpers
     bint submit_again                   # log_submit came while it was
+    bint stuck                          # a write met a full disk: it is repeated before anything else
+    bint recovering
+    bint sync_wanted                    # SYNC_INTERVAL: something was written since the last sync
+    uint64_t synced_seq                 # survives losing power
+    uint64_t synced_ticket
+    uint32_t erases_busy                # with the write job
     bint closing
+    void (*poke)(log_t* log) noexcept nogil     # synced_ticket has moved, and compaction waits for it
     int64_t sync_next_ns
     int64_t retry_ns                    # LOG_NO_SPACE: try again from here on
-    segment_t* retired                  # freed at the turn's end, views may point there
-    job_t* jobs                         # free ones
+    segment_t* retired                  # to be unlinked and freed behind this batch
+    job_t* write_job                    # the one of this log
+    job_t* compact_job                  # under way; NULL: none
+    bint compact_wanted                 # a sealed segment fell below half alive

@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 import pytest
+
 from harness.broker import Broker, wait_until
 
 SECONDS_MAX = 120.0

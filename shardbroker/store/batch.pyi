@@ -1,0 +1,1 @@
+"""Types of batch.pyx: nothing of it is for Python."""

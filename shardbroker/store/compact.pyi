@@ -1,0 +1,1 @@
+"""Types of compact.pyx: nothing of it is for Python."""

@@ -1,0 +1,1 @@
+"""Types of files.pyx: nothing of it is for Python."""

@@ -1,0 +1,1 @@
+"""Types of filter.pyx: nothing of it is for Python."""

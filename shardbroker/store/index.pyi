@@ -1,0 +1,1 @@
+"""Types of index.pyx: nothing of it is for Python."""

@@ -1,0 +1,1 @@
+"""Types of log.pyx: nothing of it is for Python."""

@@ -1,0 +1,1 @@
+"""Types of read.pyx: nothing of it is for Python."""

@@ -1,0 +1,1 @@
+"""Types of recover.pyx: nothing of it is for Python."""

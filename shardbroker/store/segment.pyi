@@ -1,0 +1,1 @@
+"""Types of segment.pyx: nothing of it is for Python."""

@@ -1,0 +1,1 @@
+"""Types of subjects.pyx: nothing of it is for Python."""

@@ -1,0 +1,1 @@
+"""Types of writer.pyx: nothing of it is for Python."""
