@@ -30,6 +30,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("store",),  # the messages of streams; uses the engine's byte routines, knows no engine
     ("stream",),  # what rides on the engine
     ("front", "shard"),  # the two kinds of process
+    ("tune",),  # measures with the load generator how many there should be
     ("monitor",),  # shows them
     ("control",),  # runs them all
     ("cli",),  # faces

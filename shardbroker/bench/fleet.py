@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 import shardbroker
-from shardbroker.bench import LoadError
+from shardbroker.bench import LoadError, interrupt
 from shardbroker.bench.board import BYTES, Board
 from shardbroker.bench.generator import (
     totals as totals,  # re-exported: what a fleet's stream parts are checked with
@@ -137,6 +137,7 @@ class Fleet:
 
     def launch(self, seconds: float) -> int:
         """Let the phase begin; when that is. `finish` waits for its end."""
+        interrupt.check()
         at_ns = time.monotonic_ns() + round(AHEAD_SECONDS * 1e9)
         self._all({"do": "go", "at_ns": at_ns, "seconds": seconds}, wait=False)
         return at_ns
@@ -182,26 +183,23 @@ class Fleet:
             self._answers()
 
     def _answers(self, tick: Tick | None = None) -> tuple[list[dict[str, Any]], bool]:
-        """One answer from each process, and whether Ctrl-C was pressed meanwhile."""
+        """One answer from each process, and whether Ctrl-C was pressed by then."""
         found: dict[int, dict[str, Any]] = {}
         interrupted = False
         with selectors.DefaultSelector() as selector:
             for i, member in enumerate(self._members):
                 selector.register(member.control, selectors.EVENT_READ, i)
             while len(found) < len(self._members):
-                try:
-                    for key, _ in selector.select(TICK_SECONDS):
-                        answer = self._read(self._members[key.data])
-                        if answer is not None:
-                            found[key.data] = answer
-                            selector.unregister(key.fileobj)
-                            if "error" in answer:
-                                self.board.fail(answer["error"])
-                    if tick is not None:
-                        tick(self.board.lines())
-                except KeyboardInterrupt:
-                    if interrupted:
-                        raise
+                for key, _ in selector.select(TICK_SECONDS):
+                    answer = self._read(self._members[key.data])
+                    if answer is not None:
+                        found[key.data] = answer
+                        selector.unregister(key.fileobj)
+                        if "error" in answer:
+                            self.board.fail(answer["error"])
+                if tick is not None:
+                    tick(self.board.lines())
+                if interrupt.wanted() and not interrupted:
                     interrupted = True
                     self.board.stop()
         errors = [answer["error"] for answer in found.values() if "error" in answer]

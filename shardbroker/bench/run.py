@@ -3,8 +3,9 @@
 What limits, told by these rules (`bound_by`), for each generator process over the measured part:
 
     generator   its CPU time is 90 % of the wall time or more: it could not have done more
-    cores       CPU time and time spent waiting for a processor together are 90 % or more: it would have done more on
-                a machine with more cores; the server, too, waited for the same cores
+    cores       CPU time and time spent waiting for a processor together are 90 % or more, or the server's processes
+                waited for a processor for a quarter of the time: there would have been more on a machine with more cores,
+                or one that nothing else uses
     rate        an open loop: the rate that was asked for was reached, so nothing was at its limit
     waiting     the server's processes together used less than half of one core: with so little in flight, both sides
                 wait for each other, and the time of a round trip is what counts
@@ -24,15 +25,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-from shardbroker.bench import LoadError, streams
+from shardbroker.bench import LoadError, interrupt, streams
 from shardbroker.bench.connect import Connection, Endpoint
 from shardbroker.bench.fleet import Answer, Fleet, Phase, totals
 from shardbroker.bench.histogram import Histogram
 from shardbroker.bench.shapes import Load, drawn, plans
-from shardbroker.bench.usage import cpu_seconds, memory_bytes, processes
+from shardbroker.bench.usage import cpu_seconds, memory_bytes, processes, waited_seconds
 
 BOUND_SHARE = 0.9
 IDLE_SHARE = 0.5
+STARVED_SHARE = 0.25
 LATE_SHARE = 0.5
 RATE_SHARE = 0.98
 FOREVER = 1e9
@@ -78,6 +80,7 @@ class Outcome:
     latency: Histogram | None = None
     lateness: Histogram | None = None
     server_cpu_seconds: float | None = None
+    server_waited_seconds: float | None = None
     memory: dict[str, int] = field(default_factory=dict)
     memory_growth: int | None = None
     generator_cpu_shares: list[float] = field(default_factory=list)
@@ -116,6 +119,7 @@ class Outcome:
             "latency": self.latency.figures() if self.latency else {},
             "generator_lateness": self.lateness.figures() if self.lateness else {},
             "server_cpu_seconds": cpu,
+            "server_waited_seconds": self.server_waited_seconds,
             "server_cpu_us_each": cpu / self.count * 1e6 if cpu is not None and self.count else None,
             "server_memory": self.memory,
             "server_memory_growth_bytes": self.memory_growth,
@@ -144,6 +148,7 @@ def run(
 ) -> Outcome:
     """Do one load. beside: another that goes on meanwhile. LoadError when a check fails, or the server cannot be had."""
     tell = progress or (lambda what, share, count: None)
+    interrupt.check()
     tell("connecting", -1, 0)
     with ExitStack() as stack:
         prepared: streams.Prepared | None = None
@@ -217,7 +222,7 @@ def _measured(
         due *= load.right if load.shape not in ("queue", "subjects") else 1
     statistics = target.statistics() if target.statistics else []
     pids = target.pids()
-    before = cpu_seconds(pids)
+    before, waited_before = cpu_seconds(pids), waited_seconds(pids)
     began = time.monotonic()
 
     def tick(lines: list[tuple[int, int, int, int]]) -> None:
@@ -230,6 +235,7 @@ def _measured(
     outcome = _outcome(load, fleet, phase)
     if pids:
         outcome.server_cpu_seconds = cpu
+        outcome.server_waited_seconds = max(0.0, waited_seconds(pids) - waited_before)
         outcome.memory = memory_bytes(target.pids())
     if target.statistics:
         after = target.statistics()
@@ -321,7 +327,8 @@ def bound_by(load: Load, answers: Sequence[Answer], outcome: Outcome) -> str:
         return "rate"
     if max(outcome.generator_cpu_shares, default=0.0) >= BOUND_SHARE:
         return "generator"
-    if max(outcome.generator_busy_shares, default=0.0) >= BOUND_SHARE:
+    starved = (outcome.server_waited_seconds or 0.0) >= STARVED_SHARE * outcome.seconds
+    if starved or max(outcome.generator_busy_shares, default=0.0) >= BOUND_SHARE:
         return "cores"
     if outcome.server_cpu_seconds is not None and outcome.server_cpu_seconds < IDLE_SHARE * outcome.seconds:
         return "waiting"

@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 
 import psutil
 
-from shardbroker.bench import LoadError
+from shardbroker.bench import LoadError, interrupt
 from shardbroker.bench.connect import wait_for_info
 from shardbroker.bench.fleet import environment
 from shardbroker.bench.usage import cpu_seconds, memory_bytes, processes
@@ -119,6 +119,7 @@ class Process:
         self.stop()
 
     def check_alive(self) -> None:
+        interrupt.check()
         if self._process is not None and self._process.poll() is not None:
             raise LoadError(f"{self.name} ended with {self._process.returncode}: {self.log_tail()}")
 

@@ -32,6 +32,18 @@ def cpu_seconds(pids: list[int]) -> float:
     return total
 
 
+def waited_seconds(pids: list[int]) -> float:
+    """How long the living threads of these processes have waited for a processor while they could have run (schedstat)."""
+    total = 0
+    for pid in pids:
+        for path in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                total += int(path.read_text().split()[1])
+            except (OSError, IndexError, ValueError):
+                continue
+    return total / 1e9
+
+
 def memory_bytes(pids: list[int]) -> dict[str, int]:
     """PSS (shared pages divided among their users) and RSS, summed over the processes."""
     total = {"Pss": 0, "Rss": 0}

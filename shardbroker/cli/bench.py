@@ -6,7 +6,6 @@ import datetime
 import os
 import resource
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,7 +18,7 @@ import orjson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from shardbroker.bench import SUBJECTS_MAX, LoadError, shapes
+from shardbroker.bench import SUBJECTS_MAX, LoadError, interrupt, shapes
 from shardbroker.bench.connect import Connection, Endpoint
 from shardbroker.bench.machine import machine, versions
 from shardbroker.bench.report import notes, table
@@ -462,12 +461,8 @@ def open_files() -> None:
 
 @contextmanager
 def told(program: str = "shardbroker bench") -> Iterator[None]:
-    """Errors in one line on standard error with their exit status; SIGTERM is Ctrl-C."""
-
-    def terminated(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, terminated)
+    """Errors in one line on standard error with their exit status; Ctrl-C and SIGTERM end what runs in order."""
+    interrupt.install()
     try:
         yield
     except (LoadError, BrokerError) as error:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TOOLS: Final = {
     "bench": ("shardbroker.cli.bench", "bench"),
     "status": ("shardbroker.cli.status", "status"),
+    "tune": ("shardbroker.cli.tune", "tune"),
 }
 
 

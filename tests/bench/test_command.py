@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from harness.broker import Broker, wait_until
+from harness.processes import family
 
 SECONDS_MAX = 120.0
 QUICK = ("--duration", "0.1", "--warm-up", "0.05", "--generators", "1")
@@ -124,20 +125,6 @@ def test_credentials(tmp_path: Path) -> None:
         assert bench("pub", "connect:2", *QUICK, "--server", f"nats://me:s3cret@{where}").returncode == 0
         env = {"NATS_URL": where, "NATS_USER": "me", "NATS_PASSWORD": "s3cret"}
         assert bench("pub", *QUICK, env=env).returncode == 0
-
-
-def children(pid: int) -> list[int]:
-    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def family(pid: int) -> list[int]:
-    found = [pid]
-    for one in found:
-        try:
-            found += children(one)
-        except FileNotFoundError:
-            continue
-    return found
 
 
 @pytest.mark.parametrize("signals", [[signal.SIGINT], [signal.SIGTERM]])
