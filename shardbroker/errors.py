@@ -167,10 +167,23 @@ NO_RESPONDERS_REQUIRES_HEADERS: Final = ClientError(
     "no responders requires headers support", _R.NO_RESPONDERS_REQUIRES_HEADERS, "client.go processConnect"
 )
 
+USER_EXPIRED: Final = ClientError(
+    "User Authentication Expired", _R.AUTHENTICATION_EXPIRED, "client.go authExpired"
+)
+ACCOUNT_EXPIRED: Final = ClientError(
+    "Account Authentication Expired", _R.AUTHENTICATION_EXPIRED, "client.go accountAuthExpired"
+)
+USER_REVOKED: Final = ClientError(
+    "User Authentication Revoked", _R.REVOCATION, "accounts.go updateAccountClaimsWithRefresh"
+)
+# How clients that were in are told that they may no longer be, by what auth/ says.
+EXPULSIONS: Final = {error.text: error for error in (USER_EXPIRED, ACCOUNT_EXPIRED, USER_REVOKED)}
+
 CLIENT_ERRORS: Final[tuple[ClientError, ...]] = (
     UNKNOWN_PROTOCOL_OPERATION, MAXIMUM_CONTROL_LINE, MAXIMUM_PAYLOAD, MAXIMUM_CONNECTIONS, MAXIMUM_SUBSCRIPTIONS,
     TOO_MANY_TOKENS, AUTHORIZATION_VIOLATION, AUTHENTICATION_TIMEOUT, STALE_CONNECTION, SLOW_CONSUMER, INVALID_SUBJECT,
-    INVALID_PUBLISH_SUBJECT, INVALID_CLIENT_PROTOCOL, NO_RESPONDERS_REQUIRES_HEADERS,
+    INVALID_PUBLISH_SUBJECT, INVALID_CLIENT_PROTOCOL, NO_RESPONDERS_REQUIRES_HEADERS, USER_EXPIRED, ACCOUNT_EXPIRED,
+    USER_REVOKED,
 )  # fmt: skip
 
 

@@ -73,6 +73,12 @@ class Identity:
     user: User | None = None
     permissions: Permissions | None = None
     expires: int = 0  # seconds since 1970 when it must go; 0: never
+    # Of a JWT: its own limits (-1: none beside the account's), what it rests on (trust.py), and words for monitoring
+    max_subscriptions: int = -1
+    max_payload: int = -1
+    bearer: object = None
+    tags: tuple[str, ...] = ()
+    name_tag: str = ""
 
     @property
     def label(self) -> str:

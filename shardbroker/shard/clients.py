@@ -7,6 +7,7 @@ Home shard only.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import os
 import traceback
@@ -136,6 +137,7 @@ class Clients:
         self._by_slot: list[Client | None] = []
         self._closed: deque[bytes] = deque(maxlen=max(closed_max, 0))
         self._connects: dict[bytes, ConnectOptions] = {}
+        self._expiries: dict[int, asyncio.TimerHandle] = {}  # by client id
         self.open_count = 0
 
     # -- come --
@@ -230,6 +232,7 @@ class Clients:
             self._refuse_connect(slot, client, errors.NO_RESPONDERS_REQUIRES_HEADERS)
         else:
             client.identity = answer
+            self._expire_later(slot, client)
             pong_info = b""
             if first and options.protocol >= 1:
                 account = client.account
@@ -261,11 +264,37 @@ class Clients:
                 self._connects[arg] = options
         return options
 
+    def _expire_later(self, slot: int, client: Client) -> None:
+        """Close it when what let it in is no longer valid (auth.go setExpiration)."""
+        if timer := self._expiries.pop(client.client_id, None):
+            timer.cancel()
+        identity = client.identity
+        if identity is None or not identity.expires:
+            return
+        left = identity.expires - self._clock.time_ns() / 1e9
+
+        def expire() -> None:
+            self._expiries.pop(client.client_id, None)
+            if self._client(slot, client.client_id) is client and client.identity is not None:
+                # The account may have got another date meanwhile, and sets the timer anew.
+                self._check_again(slot, client, client.identity, accounts_only=True)
+
+        self._expiries[client.client_id] = asyncio.get_running_loop().call_later(max(left, 0.0), expire)
+
     def _violation(self, slot: int, client: Client, answer: Identity | Refusal) -> None:
         if isinstance(answer, Refusal) and self._options.debug:
             self._log.debug(f"{client} - {answer.reason}")
         self._log.error(f"{client} - authentication error{_who(client.options)}")
         self._send_error(slot, client, errors.AUTHORIZATION_VIOLATION)
+
+    def _expel(self, slot: int, client: Client, answer: Refusal) -> None:
+        """Close one that was in, in the words for it."""
+        error = errors.EXPULSIONS.get(answer.error)
+        if error is None:
+            self._violation(slot, client, answer)
+            return
+        self._log.error(f"{client} - {error.text}")
+        self._send_error(slot, client, error)
 
     def _refuse_connect(self, slot: int, client: Client, error: ClientError) -> None:
         self._log.error(f"{client} - {error.text}")
@@ -280,6 +309,8 @@ class Clients:
             return
         self._by_slot[slot] = None
         self.open_count -= 1
+        if timer := self._expiries.pop(client_id, None):
+            timer.cancel()
         stop_ns = self._clock.time_ns()
         if self._closed.maxlen:
             offset = stop_ns - self._clock.monotonic_ns()
@@ -349,11 +380,26 @@ class Clients:
             if client.identity is not None:
                 self._check_again(slot, client, client.identity)
 
-    def _check_again(self, slot: int, client: Client, before: Identity) -> None:
+    def watch_accounts(self) -> None:
+        """Look whether accounts of an operator have other claims: then their users are restricted or cut."""
+        if not self._logins.accounts_changed():
+            return
+        for slot, client in self._each():
+            if client.identity is not None:
+                self._check_again(slot, client, client.identity, accounts_only=True)
+
+    def _check_again(
+        self, slot: int, client: Client, before: Identity, *, accounts_only: bool = False
+    ) -> None:
         """Whether a client may stay under the rules of a reload, and as whom (reload.go reloadAuthorization)."""
-        same = self._logins.gate.same(before)
-        if same is not None:
-            client.identity = same
+        still = self._logins.still(before, accounts_only=accounts_only)
+        if isinstance(still, Identity):
+            client.identity = still
+            if still.expires != before.expires:
+                self._expire_later(slot, client)
+            return
+        if isinstance(still, Refusal):
+            self._expel(slot, client, still)
             return
 
         def settle(answer: Identity | Refusal) -> None:
@@ -461,6 +507,8 @@ def _who(said: ConnectOptions | None) -> str:
         return f" - Nkey {_quoted(said.nkey)}"
     if said.user:
         return f" - User {_quoted(said.user)}"
+    if said.jwt:
+        return " - JWT User"
     return ' - Token "[REDACTED]"' if said.auth_token else ""
 
 

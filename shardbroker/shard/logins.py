@@ -12,7 +12,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from shardbroker.auth.gate import Gate, Identity, Login, PasswordHash, Refusal
+from shardbroker.auth.gate import Answer, Gate, Identity, Login, PasswordHash, Refusal
+from shardbroker.auth.trust import AccountBook, OperatorGate
 from shardbroker.clock import Clock
 from shardbroker.options import Options
 from shardbroker.shard.passwords import Passwords
@@ -29,25 +30,57 @@ class Logins:
         self._clock = clock
         self._passwords = Passwords()
         self._throttle = Throttle()
+        self._changes: object = None  # of the operator's accounts, as last seen
         # Changed by a reload
-        self.gate = Gate(options)
+        self.operator: OperatorGate | None = None
+        self.apply(options)
         # Under way; kept here because the loop keeps no tasks
         self._tasks: set[asyncio.Task[None]] = set()
 
     def apply(self, options: Options) -> None:
         self.gate = Gate(options)
+        mode = options.operator_mode
+        self.operator = (
+            OperatorGate(mode, AccountBook(mode), options.system_account) if mode is not None else None
+        )
+
+    @property
+    def required(self) -> bool:
+        """Whether anyone is asked who he is."""
+        return self.operator is not None or self.gate.required
+
+    def check(self, login: Login) -> Answer:
+        """What can be said at once."""
+        if self.operator is not None:
+            return self.operator.check(login, self._clock.time_ns() / 1e9)
+        return self.gate.check(login)
+
+    def still(self, identity: Identity, *, accounts_only: bool) -> Answer | None:
+        """Who a client is under other rules; None: it has to log in again to tell.
+
+        `accounts_only`: no reload, but the accounts of an operator have changed.
+        """
+        if self.operator is not None and identity.bearer is not None:
+            return self.operator.still(identity, self._clock.time_ns() / 1e9)
+        return identity if accounts_only else self.gate.same(identity)
+
+    def accounts_changed(self) -> bool:
+        """Whether accounts of the operator have changed since this was asked last."""
+        if self.operator is None:
+            return False
+        before, self._changes = self._changes, self.operator.accounts.store.changes()
+        return before != self._changes
 
     def begin(self, login: Login, wanted: Callable[[], bool], settle: Settle) -> Identity | Refusal | None:
         """The answer, or None: then `settle` gets it later, unless `wanted` says that the client has gone."""
-        gate = self.gate
-        if not gate.required:
-            answer = gate.check(login)
+        if not self.required:
+            answer = self.check(login)
         else:
             wait = self._throttle.wait(login.ip, self._now())
             if wait > 0:
                 self._start(self._later(login, wait, wanted, settle))
                 return None
-            answer = gate.check(login)
+            answer = self.check(login)
         if isinstance(answer, PasswordHash):
             self._start(self._compare(login, answer, wanted, settle))
             return None
@@ -62,7 +95,7 @@ class Logins:
         await asyncio.sleep(wait)
         if not wanted():
             return
-        answer = self.gate.check(login)
+        answer = self.check(login)
         if isinstance(answer, PasswordHash):
             await self._compare(login, answer, wanted, settle)
         else:
@@ -77,7 +110,7 @@ class Logins:
             return
         if gate is not self.gate:
             # A reload came between: the answer was to an old question.
-            answer = self.gate.check(login)
+            answer = self.check(login)
             if answer != question:
                 if isinstance(answer, PasswordHash):
                     await self._compare(login, answer, wanted, settle)

@@ -119,6 +119,7 @@ class Worker:
         while True:
             self._usage.update()
             self._engine.trim()
+            self.clients.watch_accounts()
             await asyncio.sleep(USAGE_SECONDS)
 
     def _ready(self) -> None:

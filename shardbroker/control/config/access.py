@@ -93,8 +93,8 @@ class Access:
 
     # -- all together --
 
-    def finish(self) -> dict[str, Any]:
-        """Fields of Options. What is wrong is in the report."""
+    def finish(self, *, operators: bool = False) -> dict[str, Any]:
+        """Fields of Options. `operators`: accounts are JWTs. What is wrong is in the report."""
         drafts = [*self.drafts, *([self.global_draft] if self.global_draft is not None else [])]
         accounts, users = finish(drafts, self.report)
         self._check_users(drafts)
@@ -104,10 +104,11 @@ class Access:
         fields["users"] = users
         if self.no_auth_user is not None:
             fields["no_auth_user"] = self.no_auth_user[1]
-            self._check_no_auth_user(users, bool(fields.get("operator_mode")))
+            self._check_no_auth_user(users, operators)
         if self.system_account is not None:
             fields["system_account"] = self.system_account[1]
-            self._check_system_account(accounts, bool(fields.get("operator_mode")))
+            if not operators:
+                self._check_system_account(accounts)
         elif any(account.name == SYSTEM_ACCOUNT for account in accounts):
             fields["system_account"] = SYSTEM_ACCOUNT
         if self.callout is not None:
@@ -134,8 +135,8 @@ class Access:
         assert self.no_auth_user is not None
         entry, name = self.no_auth_user
         if operators:
-            self.report.error(entry, "no_auth_user not compatible with Trusted Operator")
-        elif name and not users:
+            return  # told by operators.py
+        if name and not users:
             self.report.error(entry, f'no_auth_user: "{name}" present, but users/nkeys are not defined')
         elif name and name not in {user.key for user in users}:
             self.report.error(
@@ -143,14 +144,11 @@ class Access:
                 f'no_auth_user: "{name}" not present as user or nkey in authorization block or account configuration',
             )
 
-    def _check_system_account(self, accounts: tuple[Account, ...], operators: bool) -> None:
+    def _check_system_account(self, accounts: tuple[Account, ...]) -> None:
         assert self.system_account is not None
         entry, name = self.system_account
         known = {GLOBAL_ACCOUNT, SYSTEM_ACCOUNT} | {account.name for account in accounts}
-        if operators:
-            if not nkey.is_public(name, "account"):
-                self.report.error(entry, f'system account "{name}" is no public account key')
-        elif name not in known:
+        if name not in known:
             self.report.error(entry, f'error resolving system account "{name}": account missing')
         elif name == GLOBAL_ACCOUNT:
             self.report.error(entry, "the global account cannot be the system account")

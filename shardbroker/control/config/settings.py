@@ -16,6 +16,7 @@ from shardbroker.control.config import listeners, values
 from shardbroker.control.config.access import Access
 from shardbroker.control.config.blocks import Exact, Keys, Report, keys, read_block, read_value
 from shardbroker.control.config.document import Entry
+from shardbroker.control.config.operators import Operators
 from shardbroker.errors import ConfigError
 from shardbroker.options import JetStreamSettings
 
@@ -29,6 +30,7 @@ class _File(Report):
         super().__init__()
         self.fields: Fields = {}
         self.access = Access(self)
+        self.operators = Operators(self)
 
 
 def read_settings(entries: dict[str, Entry], file: str) -> tuple[Fields, list[str]]:
@@ -38,7 +40,8 @@ def read_settings(entries: dict[str, Entry], file: str) -> tuple[Fields, list[st
         into.warnings.append(f"{file}: config has no values or is empty")
     for key, entry in entries.items():
         _read_entry(key, entry, into)
-    into.fields |= into.access.finish()
+    into.fields |= into.access.finish(operators=into.operators.entry is not None)
+    into.fields |= into.operators.finish(into.fields)
     _join_store_dir(into)
     if into.errors:
         raise ConfigError("\n".join(into.errors))
@@ -80,6 +83,13 @@ def _set(field: str, read: Callable[[Entry], Any]) -> Handler:
         ok, value = read_value(key, entry, read, into)
         if ok:
             into.fields[field] = value
+
+    return handler
+
+
+def _operators(read: Callable[[Operators, Entry], None]) -> Handler:
+    def handler(key: str, entry: Entry, into: _File) -> None:
+        read(into.operators, entry)
 
     return handler
 
@@ -255,7 +265,6 @@ def _write_timeout(key: str, entry: Entry, into: _File) -> None:
 
 
 _NO_TLS: Final = "TLS is not served yet, so the server would talk in the clear"
-_NO_OPERATOR: Final = "operator mode (JWT) is not served yet, so the server would admit whom it should not"
 
 SETTINGS: Final[dict[str, Handler]] = {
     # Processes: ours
@@ -321,6 +330,20 @@ SETTINGS: Final[dict[str, Handler]] = {
     "no_system_account": _set("no_system_account", values.read_bool),
     "no_system": _set("no_system_account", values.read_bool),
     "no_sys_acc": _set("no_system_account", values.read_bool),
+    # Operator mode
+    **dict.fromkeys(
+        ("operator", "operators", "root", "roots", "root_operator", "root_operators"),
+        _operators(Operators.read_operators),
+    ),
+    **dict.fromkeys(
+        ("resolver", "account_resolver", "accounts_resolver"), _operators(Operators.read_resolver)
+    ),
+    "resolver_preload": _operators(Operators.read_preload),
+    "resolver_pinned_accounts": _operators(Operators.read_pinned),
+    "resolver_tls": _warned("accounts are not asked for over HTTP, so this has no effect"),
+    "trusted": _operators(Operators.read_trusted_keys),
+    "trusted_keys": _operators(Operators.read_trusted_keys),
+    "default_sentinel": _operators(Operators.read_sentinel),
     # Other listeners and stores
     "tls": _block("tls", listeners.read_tls),
     "allow_non_tls": _set("allow_non_tls", values.read_bool),
@@ -332,16 +355,6 @@ SETTINGS: Final[dict[str, Handler]] = {
     # Unsafe to ignore
     "https": _refused(_NO_TLS),
     "https_port": _refused(_NO_TLS),
-    "default_sentinel": _refused(_NO_OPERATOR),
-    **dict.fromkeys(
-        ("operator", "operators", "root", "roots", "root_operator", "root_operators"), _refused(_NO_OPERATOR)
-    ),
-    **dict.fromkeys(
-        ("resolver", "account_resolver", "accounts_resolver", "resolver_tls"), _refused(_NO_OPERATOR)
-    ),
-    **dict.fromkeys(
-        ("resolver_preload", "resolver_pinned_accounts", "trusted", "trusted_keys"), _refused(_NO_OPERATOR)
-    ),
     "gateway": _refused("gateways are not served yet; messages would not travel"),
     "proxies": _refused("proxies are not served yet, so the server would admit whom it should not"),
     "proxy_protocol": _refused("the PROXY protocol is not served yet; no client could connect"),
