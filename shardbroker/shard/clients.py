@@ -395,7 +395,7 @@ class Clients:
         still = self._logins.still(before, accounts_only=accounts_only)
         if isinstance(still, Identity):
             client.identity = still
-            if still.expires != before.expires:
+            if still.expires or before.expires:
                 self._expire_later(slot, client)
             return
         if isinstance(still, Refusal):

@@ -150,8 +150,7 @@ def test_no_secret_is_in_a_message() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "https: 1", "https_port: 1", "operator: x", "resolver: MEMORY",
-        "resolver_preload { A: b }", "trusted_keys: x", "gateway { name: x }", "proxy_protocol: true",
+        "https: 1", "https_port: 1", "gateway { name: x }", "proxy_protocol: true",
         "cluster { listen: 1, routes: [ nats://a:1 ] }", "leafnodes { remotes: [ {url: nats://a} ] }",
         "authorization { proxy_required: true }",
     ],
