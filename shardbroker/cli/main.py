@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # Word -> (module, attribute with a click.Command).
 TOOLS: Final = {
     "bench": ("shardbroker.cli.bench", "bench"),
+    "check": ("shardbroker.cli.check", "check"),
     "status": ("shardbroker.cli.status", "status"),
     "tune": ("shardbroker.cli.tune", "tune"),
 }

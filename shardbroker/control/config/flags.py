@@ -167,6 +167,7 @@ def _int(text: str) -> int:
 USAGE: Final = f"""
 Usage: {{program}} [options]
        {{program}} status [--json]
+       {{program}} check config <file>
 
 Server Options:
         --workers <number>|auto      Worker processes, 1 to {limits.WORKERS_MAX} (default: auto, by the processors)

@@ -33,13 +33,22 @@ class _File(Report):
         self.operators = Operators(self)
 
 
-def read_settings(entries: dict[str, Entry], file: str) -> tuple[Fields, list[str]]:
-    """Fields of Options that a file sets, and warnings. Raises ConfigError with all that is wrong."""
+def read_settings(
+    entries: dict[str, Entry], file: str, places: dict[str, str] | None = None
+) -> tuple[Fields, list[str]]:
+    """Fields of Options that a file sets, and warnings. Raises ConfigError with all that is wrong.
+
+    `places` gets FILE:LINE:COLUMN of the key that made a field.
+    """
     into = _File()
     if not entries:
         into.warnings.append(f"{file}: config has no values or is empty")
     for key, entry in entries.items():
+        before = dict(into.fields)
         _read_entry(key, entry, into)
+        if places is not None:
+            changed = (name for name, value in into.fields.items() if before.get(name, before) is not value)
+            places.update(dict.fromkeys(changed, entry.place))
     into.fields |= into.access.finish(operators=into.operators.entry is not None)
     into.fields |= into.operators.finish(into.fields)
     _join_store_dir(into)
