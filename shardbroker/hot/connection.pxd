@@ -19,6 +19,8 @@ cdef connection_t* connection_new(engine_t* e, int fd, uint64_t client_id) noexc
 cdef void connection_free(engine_t* e, connection_t* c) noexcept nogil
 cdef void connection_close(engine_t* e, connection_t* c, uint32_t reason) noexcept nogil
 cdef bint connections_reap(engine_t* e) noexcept nogil
+cdef void slots_trim(engine_t* e) noexcept nogil
+cdef void events_trim(engine_t* e) noexcept nogil
 cdef void connection_send(engine_t* e, connection_t* c, const char* data, size_t n) noexcept nogil
 cdef void connection_error(engine_t* e, connection_t* c, const char* text) noexcept nogil
 cdef void connection_violation(engine_t* e, connection_t* c, const char* what, const char* name, uint32_t name_bytes,

@@ -17,7 +17,7 @@ from shardbroker.hot.model cimport (
     CONNECTION_CLOSING, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READY, CONNECTION_STALLED,
     CONNECTION_VERBOSE, connection_t, subscription_t)
 from shardbroker.hot.outbound cimport out_append, out_drop
-from shardbroker.hot.state cimport EVENT_CLOSED, EVENT_TRACE, REAP_SUBSCRIPTIONS, engine_t, event_t
+from shardbroker.hot.state cimport EVENT_CLOSED, EVENT_TRACE, REAP_CONNECTION, REAP_SUBSCRIPTIONS, engine_t, event_t
 
 cdef enum:
     SIDS_FIRST = 4
@@ -68,6 +68,26 @@ cdef void connection_free(engine_t* e, connection_t* c) noexcept nogil:
     free(c)
 
 
+cdef void slots_trim(engine_t* e) noexcept nogil:
+    """Give back the end of the table that no connection is in."""
+    cdef uint32_t i
+    cdef uint32_t kept = 0
+    cdef uint32_t capacity = 64
+    while e.connections_count and e.connections[e.connections_count - 1] == NULL:
+        e.connections_count -= 1
+    for i in range(e.slots_free_count):
+        if e.slots_free[i] < e.connections_count:
+            e.slots_free[kept] = e.slots_free[i]
+            kept += 1
+    e.slots_free_count = kept
+    while capacity < e.connections_count:
+        capacity *= 2
+    if capacity < e.connections_capacity:
+        e.connections = <connection_t**>mem_resize(e.connections, capacity * sizeof(connection_t*))
+        e.slots_free = <uint32_t*>mem_resize(e.slots_free, capacity * sizeof(uint32_t))
+        e.connections_capacity = capacity
+
+
 cdef void connection_close(engine_t* e, connection_t* c, uint32_t reason) noexcept nogil:
     """From now on nothing is parsed and nothing is added to its output; what is queued still goes out this turn."""
     if c.flags & CONNECTION_CLOSING:
@@ -82,15 +102,13 @@ cdef void connection_close(engine_t* e, connection_t* c, uint32_t reason) noexce
 
 
 cdef bint connections_reap(engine_t* e) noexcept nogil:
-    """Take the subscriptions of closed connections out, a bounded number a turn; those that have none left go to
-    e.closing. Whether more remains."""
+    """Take the subscriptions of closed connections out, a bounded number a turn, of a bounded number of connections; those
+    that have none left go to e.closing. Whether more remains."""
     cdef uint32_t budget = REAP_SUBSCRIPTIONS
     cdef connection_t* c
-    cdef connection_t* left = NULL
     cdef uint32_t i
-    while e.reaping != NULL:
+    while e.reaping != NULL and budget:
         c = e.reaping
-        e.reaping = c.close_next
         i = 0
         while c.subscriptions and budget and i < c.sids_capacity:
             if c.sids[i] != NULL:
@@ -102,14 +120,13 @@ cdef bint connections_reap(engine_t* e) noexcept nogil:
                 c.sids[i] = NULL
             i += 1
         if c.subscriptions:
-            c.close_next = left
-            left = c
-        else:
-            event_push(e, EVENT_CLOSED, c, <int>c.close_reason, NULL, 0)
-            c.close_next = e.closing
-            e.closing = c
-    e.reaping = left
-    return left != NULL
+            break
+        e.reaping = c.close_next
+        budget -= REAP_CONNECTION if budget > REAP_CONNECTION else budget
+        event_push(e, EVENT_CLOSED, c, <int>c.close_reason, NULL, 0)
+        c.close_next = e.closing
+        e.closing = c
+    return e.reaping != NULL
 
 
 cdef void connection_row(connection_t* c, uint64_t* row) noexcept nogil:
@@ -357,6 +374,14 @@ cdef void free_dead(engine_t* e) noexcept nogil:
 
 
 # ---- events for the control side --------------------------------------------------------------------------------
+
+cdef void events_trim(engine_t* e) noexcept nogil:
+    """Give the table of a burst back."""
+    if e.events_count == 0:
+        free(e.events)
+        e.events = NULL
+        e.events_capacity = 0
+
 
 cdef void event_push(engine_t* e, int kind, connection_t* c, int number, const char* text, size_t n) noexcept nogil:
     cdef event_t* v

@@ -14,7 +14,7 @@ from shardbroker.hot.bytes cimport SB_NEVER, SB_SLACK, sb_digits, sb_hash, sb_li
 from shardbroker.hot.connection cimport (
     LOG_ERROR, connection_close, connection_error, connection_free, connection_keep, connection_new, connection_ok,
     connection_ready, connection_row, connection_send, connection_violation, connection_wait, connections_reap,
-    event_push, free_dead, garbage, sid_add, sid_find, unsubscribe)
+    event_push, events_trim, free_dead, garbage, sid_add, sid_find, slots_trim, unsubscribe)
 from shardbroker.hot.deliver cimport deliver_match, deliver_queue, deliver_route, mark_dirty, random_below
 from shardbroker.hot.interest cimport (
     interest_boot, interest_control, interest_free, interest_give_receipts, interest_lookup, interest_on_stall,
@@ -45,12 +45,15 @@ from shardbroker.hot.state cimport (
     EVENT_REQUEST, EVENT_SNAPSHOTS_COMPLETE, EVENT_TRACE, REDRAWS_MAX, REFERENCE_BYTES, SHARDS_MAX, engine_t, event_t,
     hook_function_t, message_t, peer_t, receipt_t)
 from shardbroker.hot.sublist cimport (
-    SUBJECT_INVALID, account_free, account_init, match_t, member_at, route_build, routes_free_dead, subject_check,
+    SUBJECT_INVALID, account_free, account_init, match_t, member_at, route_build, routes_drop_idle, routes_free_dead,
+    subject_check,
     subject_is_literal, subject_tokens, sublist_match, sublist_queue, sublist_subject, sublist_walk)
+from shardbroker.shm.directory cimport directory_map
 from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap, slot_epoch, slot_state
 from shardbroker.shm.membership cimport membership_bump, slot_state_store
 from shardbroker.shm.ring cimport (
-    RingReader, RingWriter, record_view, ring_next, ring_readable, ring_reader_skip, ring_release)
+    RingReader, RingWriter, record_view, ring_give_back, ring_next, ring_readable, ring_reader_skip,
+    ring_release)
 
 cdef enum:
     PREFIXES_MAX = 16
@@ -1180,6 +1183,7 @@ cdef class Engine:
         self.e.stats.overflow_bytes = 0
         self.apply(settings)
         if shards > 1:
+            directory_map(&self.e.directory)
             for i in range(shards):
                 if i == shard:
                     continue
@@ -1546,16 +1550,28 @@ cdef class Engine:
                 "subscriptions": self.e.account.subscriptions, "patterns": self.e.account.patterns,
                 "routes": self.e.account.routes_cached, "overflow_bytes": self.e.stats.overflow_bytes}
 
-    def trim(self):
-        """Give unused memory back once things are quiet after many came and went. For a timer of about a second."""
+    def trim(self, forget):
+        """Give unused memory back once things are quiet after many came and went. For a timer of about a second.
+
+        forget(): the control side's part, called before free memory goes back to the system."""
+        cdef uint32_t i
         cdef uint64_t changes = (self.e.account.inserts + self.e.account.removes
                                  + CONNECTION_CHANGES * (self.e.stats.connections_total + self.e.stats.closed_total))
         if changes != self.changes_seen:
             self.changes_seen = changes
         elif changes - self.changes_trimmed > TRIM_CHANGES:
             self.changes_trimmed = changes
+            forget()
             with nogil:
                 out_free_pools(&self.e.out)
+                slots_trim(&self.e)
+                events_trim(&self.e)
+                routes_drop_idle(self.e.account, self.e.shards > 1)
+                routes_free_dead()
+                for i in range(self.e.shards):
+                    if i != self.e.shard:
+                        ring_give_back(self.e.peers[i].data_out)
+                        ring_give_back(self.e.peers[i].control_out)
                 mem_trim()
 
     def take_events(self):

@@ -21,6 +21,7 @@ cdef enum:
     REFERENCE_BYTES = 2048
     REDRAWS_MAX = 3
     REAP_SUBSCRIPTIONS = 20000          # of closing connections, taken out in one turn
+    REAP_CONNECTION = 64                # what the end of one costs beside: it is told to the control side
 
 cdef enum:
     EVENT_CONNECT = 1

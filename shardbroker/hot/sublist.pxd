@@ -61,6 +61,7 @@ cdef void sublist_match(account_t* a, const char* subject, size_t n, uint64_t ha
 cdef route_t* route_build(account_t* a, match_t* m, const char* subject, size_t n, uint64_t hash) noexcept nogil
 cdef void route_drop(account_t* a, const char* subject, size_t n, uint64_t hash) noexcept nogil
 cdef void routes_free_dead() noexcept nogil
+cdef void routes_drop_idle(account_t* a, bint with_remote) noexcept nogil
 cdef uint32_t bucket_of(const char* subject, size_t n) noexcept nogil
 
 ctypedef void (*visit_t)(void* context, members_t* home, subscription_t* sub) noexcept nogil

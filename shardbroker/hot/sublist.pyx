@@ -884,6 +884,18 @@ cdef void route_drop(account_t* a, const char* subject, size_t n, uint64_t hash)
             return
 
 
+cdef void routes_drop_idle(account_t* a, bint with_remote) noexcept nogil:
+    """Drop routes that lead nowhere: of subjects that someone wanted once. One that is published to still comes back."""
+    cdef uint32_t i
+    cdef route_t* r
+    for i in range(2 * ROUTE_SETS):
+        r = a.routes[i]
+        # With other shards, what the directory said when it was last looked at may be over: it can be looked up again.
+        if r != NULL and r.targets_count == 0 and r.queue_groups_count == 0 and (with_remote or r.remote == 0):
+            route_kill(a, r)
+            a.routes[i] = NULL
+
+
 cdef void routes_drop_all(account_t* a) noexcept nogil:
     cdef uint32_t i
     for i in range(2 * ROUTE_SETS):

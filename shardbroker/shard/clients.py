@@ -11,7 +11,6 @@ import asyncio
 import base64
 import os
 import traceback
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -23,6 +22,7 @@ from shardbroker.clock import Clock
 from shardbroker.errors import ClientError, CloseReason
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.options import Options
+from shardbroker.shard.closed import ClosedConnections
 from shardbroker.shard.connect import DEFAULTS, ConnectError, ConnectOptions, parse_connect
 from shardbroker.shard.logins import Logins
 from shardbroker.shard.report import ConnectionRow, sort_rows
@@ -133,9 +133,9 @@ class Clients:
         self._info = info
         self._options = options
         self._logins = Logins(options, clock)
-        # Connections by slot, and those that have ended: their ConnectionRow as JSON, 250 bytes instead of 1,200
+        # Connections by slot, and those that have ended
         self._by_slot: list[Client | None] = []
-        self._closed: deque[bytes] = deque(maxlen=max(closed_max, 0))
+        self._closed = ClosedConnections(closed_max)
         self._connects: dict[bytes, ConnectOptions] = {}
         self._expiries: dict[int, asyncio.TimerHandle] = {}  # by client id
         self.open_count = 0
@@ -167,6 +167,12 @@ class Clients:
         self.open_count += 1
         if self._options.debug:
             self._log.debug(f"{client} - Client connection created")
+
+    def trim(self) -> None:
+        """Forget the highest slots when nobody is in them."""
+        by_slot = self._by_slot
+        while by_slot and by_slot[-1] is None:
+            by_slot.pop()
 
     # -- events of the data path --
 
@@ -312,11 +318,8 @@ class Clients:
         if timer := self._expiries.pop(client_id, None):
             timer.cancel()
         stop_ns = self._clock.time_ns()
-        if self._closed.maxlen:
-            offset = stop_ns - self._clock.monotonic_ns()
-            line = orjson.dumps(tuple(_row(client, row[2:11], offset, stop_ns, reason)))
-            # A copy, since orjson's own bytes keep the kilobytes that they were written in.
-            self._closed.append(bytes(memoryview(line)))
+        offset = stop_ns - self._clock.monotonic_ns()
+        self._closed.append(_row(client, row[2:11], offset, stop_ns, reason))
         self._log_closed(client, reason)
 
     def _log_closed(self, client: Client, reason: int) -> None:
@@ -458,7 +461,7 @@ class Clients:
             rows += opened
         if state in ("closed", "all"):
             total += len(self._closed)
-            rows += self._closed_rows()
+            rows += self._closed.rows()
         if cid:
             rows = [row for row in rows if row.cid == cid]
         elif user:
@@ -477,9 +480,6 @@ class Clients:
             if client is not None:
                 rows.append(_row(client, row[2:11], offset, 0, 0))
         return rows
-
-    def _closed_rows(self) -> list[ConnectionRow]:
-        return [ConnectionRow._make(orjson.loads(row)) for row in self._closed]
 
     def _with_subscriptions(self, row: ConnectionRow, slot: int | None) -> ConnectionRow:
         if slot is None:
