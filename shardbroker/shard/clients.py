@@ -14,8 +14,6 @@ import traceback
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import orjson
-
 from shardbroker import errors
 from shardbroker.auth.gate import ANYBODY, Identity, Login, Refusal
 from shardbroker.clock import Clock
