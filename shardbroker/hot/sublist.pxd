@@ -46,7 +46,7 @@ cdef struct match_t:
 cdef int subject_check(const char* s, size_t n) noexcept nogil
 cdef bint subject_is_literal(const char* s, size_t n) noexcept nogil
 cdef uint32_t subject_tokens(const char* s, size_t n) noexcept nogil
-cdef void account_init(account_t* a, uint32_t id, uint64_t seed) noexcept nogil
+cdef void account_init(account_t* a, uint64_t id, uint64_t seed, uint64_t route_sets) noexcept nogil
 cdef void account_free(account_t* a) noexcept nogil
 cdef change_t sublist_insert(account_t* a, subscription_t* sub, const char* subject, size_t subject_bytes,
                              const char* queue, size_t queue_bytes) noexcept nogil
