@@ -1,1 +1,0 @@
-"""Types of accounts.pyx: nothing of it is for Python."""

@@ -1,1 +1,0 @@
-"""Types of permissions.pyx: nothing of it is for Python."""
