@@ -7,6 +7,7 @@ Where nats-server works on bytes, give text decoded as latin-1.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Final
 
 ONE: Final = "*"
@@ -77,3 +78,9 @@ def is_subset(inner: str, outer: str) -> bool:
         if a[at] == REST or (token != ONE and a[at] != token):
             return False
     return len(a) == len(b)
+
+
+def shard_of(account: str, name: str, shards: int) -> int:
+    """The shard that owns a stream: the same on every shard and for every run with as many of them."""
+    digest = hashlib.blake2b(f"{account}\0{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little") % shards

@@ -1,0 +1,443 @@
+"""All streams of one shard: opened at start, made, changed and deleted on request, and what they use.
+
+    <store_dir>/jetstream/<account>/registry.db                 all definitions (registry.py)
+                                   /streams/<stream>/           a stream's own files
+                                   /trash/                      what is being deleted
+
+Home shard only. Names from clients become file names in registry.file_name, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from shardbroker.clock import Clock
+from shardbroker.hot.engine import EVENTS, Engine
+from shardbroker.store.handle import Store
+from shardbroker.stream import advisories, message_api, snapshot, stream_api
+from shardbroker.stream.api import PREFIX, Api, Request
+from shardbroker.stream.capture import Streams
+from shardbroker.stream.errors import ApiError, Code
+from shardbroker.stream.model import API_LEVEL, StreamConfig
+from shardbroker.stream.origin import Followed, Origin
+from shardbroker.stream.peers import Peers
+from shardbroker.stream.registry import Definitions, Registry, file_name
+from shardbroker.stream.stream import Consumers, Stream
+from shardbroker.subject import shard_of
+
+EVENT_REQUEST: Final = EVENTS["request"]
+EVENT_MESSAGE: Final = EVENTS["message"]
+EVENT_PEER: Final = EVENTS["peer"]
+EVENT_NOTE: Final = EVENTS["note"]
+# Subjects that streams and consumers subscribe to themselves: found, or answered with "no responders".
+HOT: Final = ("CONSUMER.MSG.NEXT.", "DIRECT.GET.")
+USAGE_SECONDS: Final = 0.25
+
+
+class Logger(Protocol):
+    def error(self, text: str, /) -> None: ...
+    def warning(self, text: str, /) -> None: ...
+    def notice(self, text: str, /) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the operator decided. Sizes in bytes, times in ns; 0: no limit."""
+
+    store_dir: str
+    sync_interval_ns: int = 0
+    domain: str = ""
+    server_name: str = ""
+    max_memory: int = 0
+    max_store: int = 0
+    max_duplicates_ns: int = 0
+    strict: bool = True
+    threads: int = 2
+
+
+class Manager:
+    """The stream side of one shard, for the one account that there is. `client(slot, client id)` describes a client."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        shard: int,
+        shards: int,
+        settings: Settings,
+        clock: Clock,
+        log: Logger,
+        client: Callable[[int, int], dict[str, Any]],
+        account: str = "$G",
+    ) -> None:
+        # Whole life
+        self.engine = engine
+        self.shard = shard
+        self.shards = shards
+        self.settings = settings
+        self.clock = clock
+        self.log = log
+        self.account = account
+        self.domain = settings.domain
+        self.server_name = settings.server_name
+        self.sync_interval_ns = settings.sync_interval_ns
+        self.api_level = API_LEVEL
+        self._client = client
+        self.directory = Path(settings.store_dir) / "jetstream" / file_name(account)
+        self.store = Store(settings.threads)
+        self.streams_native = Streams(engine, self.store)
+        self.registry = Registry(self.directory / "registry.db")
+        self.api = Api(self)
+        self.peers = Peers(self)
+        self.followed = Followed(self)
+        # Set by whoever has consumers, before open()
+        self.make_consumers: Callable[[Stream], Consumers] | None = None
+        # Other subscribers of Engine.sink(): by its number
+        self.sinks: dict[int, Callable[[bytes, bytes, bytes, bytes, bytes], None]] = {}
+        # State
+        self.streams: dict[str, Stream] = {}
+        self._changing: dict[str, asyncio.Lock] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._full = {"file": False, "memory": False}
+
+    # -- start and end --
+
+    def open(self) -> None:
+        """Open the streams that this shard owns. Waits for the disk: before the loop runs."""
+        for name in ("streams", "trash"):
+            (self.directory / name).mkdir(parents=True, exist_ok=True, mode=0o750)
+        definitions = self.registry.read()
+        for definition in definitions.values():
+            if self._owns(definition.config.name):
+                self._open(definition.config, definition.created_ns)
+        self.peers.serve("names", self._names)
+        self.peers.serve("infos", self._infos)
+        self.peers.serve("usage", self._usage)
+        self.peers.hear("more", self._on_more)
+        prefixes = [PREFIX.encode(), *(b"!" + (PREFIX + hot).encode() for hot in HOT)]
+        if self.domain:
+            prefixes.append(f"$JS.{self.domain}.API.".encode())
+        self.engine.intercept(prefixes)
+        for stream in self.streams.values():
+            stream.start()
+
+    def _owns(self, name: str) -> bool:
+        return shard_of(self.account, name, self.shards) == self.shard
+
+    def _directory(self, name: str) -> Path:
+        return self.directory / "streams" / file_name(name)
+
+    def _open(self, config: StreamConfig, created_ns: int) -> Stream | None:
+        directory = self._directory(config.name)
+        directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        try:
+            stream = Stream(self.view, config, created_ns, directory)
+        except ApiError as error:
+            self.log.error(f"Stream {config.name!r} cannot be opened: {error.description}")
+            return None
+        self.streams[config.name] = stream
+        return stream
+
+    def run(self) -> None:
+        """Start what goes by the clock. Once the loop runs."""
+        for stream in self.streams.values():
+            stream.follow()
+        self._spawn(self._watch_usage())
+        if self.shard == 0:
+            self._spawn(self._empty_trash())
+
+    def close(self) -> None:
+        """Write what is left and close everything. The loop does not run any more, or not for us."""
+        for task in self._tasks:
+            task.cancel()
+        self.api.stop()
+        self.peers.stop()
+        for stream in list(self.streams.values()):
+            stream.close()
+        self.store.close()
+        self.registry.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def view(self) -> ShardView:
+        """What a stream is given of all this."""
+        return ShardView(self)
+
+    # -- events of the engine --
+
+    def on_event(self, event: tuple[Any, ...]) -> bool:
+        """One event; whether it was ours."""
+        kind = event[0]
+        if kind == EVENT_NOTE:
+            self.settle()
+        elif kind == EVENT_REQUEST:
+            self._on_request(*event[1:])
+        elif kind == EVENT_PEER:
+            self.peers.on_message(event[1], event[2])
+        elif kind == EVENT_MESSAGE:
+            sink = self.sinks.get(event[1])
+            if sink is not None:
+                sink(*event[2:])
+        else:
+            return False
+        return True
+
+    def settle(self) -> None:
+        """Let every stream decide on what waits for it."""
+        for capture in self.streams_native.work():
+            capture.owner.on_batch()
+
+    def _on_request(
+        self, slot: int, client_id: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes
+    ) -> None:
+        name = subject.decode("latin-1")
+        if not name.startswith(PREFIX):
+            # Of our domain: the same under the plain name.
+            name = PREFIX + name.partition(".API.")[2]
+            if name.startswith(tuple(PREFIX + hot for hot in HOT)):
+                self.engine.publish(name.encode("latin-1"), payload, reply, headers)
+                return
+        client = self._client(slot, client_id) if self.engine.interest(b"$JS.EVENT.ADVISORY.API") else {}
+        self.api.on_request(client, name, reply, headers, payload)
+
+    def on_forwarded(self, fields: dict[str, Any], rest: bytes) -> None:
+        """A request that another shard passed on to us as the owner."""
+        request = Request(
+            self.api,
+            fields["account"],
+            fields["subject"],
+            fields["reply"].encode("latin-1"),
+            rest[: fields["headers"]],
+            rest[fields["headers"] :],
+            fields["client"],
+        )
+        request.words = request.subject[len(PREFIX) :].split(".")
+        self.api.handle(request)
+
+    # -- streams --
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """One change of a stream at a time."""
+        lock = self._changing.get(name)
+        if lock is None:
+            lock = self._changing[name] = asyncio.Lock()
+        return lock
+
+    async def create(self, given: StreamConfig, *, pedantic: bool = False, restored: bool = False) -> Stream:
+        """Make a stream, or find that it is there just so. Raises ApiError. restored: it takes no messages before its
+        loaded() is called, and it must not be there."""
+        async with self._lock(given.name):
+            now = self.clock.time_ns()
+            config, created_ns, new = await self.registry.run(
+                lambda definitions: stream_api.plan_create(
+                    definitions,
+                    given,
+                    now,
+                    pedantic=pedantic,
+                    max_duplicates_ns=self.settings.max_duplicates_ns,
+                    max_streams=0,
+                    check_reserved=self._check_reserved,
+                )
+            )
+            existing = self.streams.get(given.name)
+            if existing is not None:
+                if restored:
+                    raise ApiError(Code.STREAM_NAME_EXIST_RESTORE_FAILED)
+                return existing
+            directory = self._directory(given.name)
+            if new:
+                await self.in_thread(self._discard, directory)
+            stream = self._open(config, created_ns)
+            if stream is None:
+                if new:
+                    await self.registry.run(lambda definitions: definitions.remove(given.name))
+                raise ApiError(Code.STREAM_STORE_FAILED, err="error creating store for stream")
+            if restored:
+                return stream
+            stream.start()
+            stream.follow()
+            await self._told()
+            advisories.stream_action(self, stream.name, "create")
+            return stream
+
+    async def update(self, name: str, given: StreamConfig, *, pedantic: bool = False) -> Stream:
+        """Change a stream. Raises ApiError."""
+        async with self._lock(name):
+            config = await self.registry.run(
+                lambda definitions: stream_api.plan_update(
+                    definitions,
+                    name,
+                    given,
+                    pedantic=pedantic,
+                    max_duplicates_ns=self.settings.max_duplicates_ns,
+                    check_reserved=self._check_reserved,
+                    check_consumers=self._check_consumers,
+                )
+            )
+            stream = self.streams.get(name)
+            if stream is None:
+                raise ApiError(Code.STREAM_NOT_FOUND)
+            stream.update(config)
+            await self._told()
+            advisories.stream_action(self, name, "modify")
+            return stream
+
+    async def delete(self, stream: Stream) -> None:
+        """Delete a stream with all its messages and consumers. Raises ApiError."""
+        async with self._lock(stream.name):
+            if self.streams.get(stream.name) is not stream:
+                raise ApiError(Code.STREAM_NOT_FOUND)
+            await self.registry.run(lambda definitions: definitions.remove(stream.name))
+            del self.streams[stream.name]
+            stream.close(deleted=True)
+            self.followed.more(stream)
+            await self.in_thread(self._discard, stream.directory)
+            await self._told()
+            advisories.stream_action(self, stream.name, "delete")
+        self._changing.pop(stream.name, None)
+
+    def _discard(self, directory: Path) -> None:
+        """Delete a stream's directory: out of the way first, so that a crash in between leaves none under its name."""
+        if not directory.exists():
+            return
+        trash = self.directory / "trash" / f"{os.getpid()}-{self.clock.monotonic_ns()}"
+        directory.rename(trash)
+        shutil.rmtree(trash, ignore_errors=True)
+
+    async def _empty_trash(self) -> None:
+        trash = self.directory / "trash"
+
+        def empty() -> None:
+            for entry in trash.iterdir():
+                shutil.rmtree(entry, ignore_errors=True)
+
+        await self.in_thread(empty)
+
+    async def in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(None, work, *args)
+
+    async def _told(self) -> None:
+        """Until the other shards are told of our subscriptions: who gets our answer may publish at once."""
+        while not self.engine.interest_told():
+            await asyncio.sleep(0.001)
+
+    # -- limits --
+
+    def _check_reserved(
+        self, definitions: Definitions, config: StreamConfig, old: StreamConfig | None
+    ) -> None:
+        """max_bytes of all streams together fit into what the server has (checkAllLimits)."""
+        most = self.settings.max_memory if config.storage == "memory" else self.settings.max_store
+        if not most or config.max_bytes <= 0 or (old is not None and config.max_bytes <= old.max_bytes):
+            return
+        reserved = sum(
+            max(d.config.max_bytes, 0)
+            for d in definitions.all.values()
+            if d.config.storage == config.storage and d.config.name != config.name
+        )
+        if reserved + config.max_bytes > most:
+            if config.storage == "memory":
+                raise ApiError(Code.MEMORY_RESOURCES_EXCEEDED)
+            raise ApiError(Code.STORAGE_RESOURCES_EXCEEDED)
+
+    def _check_consumers(self, old: StreamConfig, config: StreamConfig) -> None:
+        """Consumers that stand may not be over limits that are new (updateWithAdvisory)."""
+        stream = self.streams.get(config.name)
+        check = getattr(stream.consumers, "check_limits", None) if stream is not None else None
+        if check is not None:
+            check(old, config)
+
+    async def _watch_usage(self) -> None:
+        """Refuse messages while all shards' streams together are over what the server has."""
+        while True:
+            await asyncio.sleep(USAGE_SECONDS)
+            if not (self.settings.max_memory or self.settings.max_store):
+                continue
+            try:
+                answers = await self.peers.ask_all("usage", {})
+            except ApiError:
+                continue
+            for storage, name, most in (
+                ("file", "storage", self.settings.max_store),
+                ("memory", "memory", self.settings.max_memory),
+            ):
+                full = bool(most) and sum(answer[name] for answer in answers) > most
+                if full or self._full[storage]:
+                    self._full[storage] = full
+                    self.streams_native.stop_storage(storage == "memory", full)
+
+    def account_limits(self) -> dict[str, Any]:
+        """JetStreamAccountLimits of an account that may use all there is."""
+        return {
+            "max_memory": -1,
+            "max_storage": -1,
+            "max_streams": -1,
+            "max_consumers": -1,
+            "max_ack_pending": -1,
+            "memory_max_stream_bytes": -1,
+            "storage_max_stream_bytes": -1,
+            "max_bytes_required": False,
+        }
+
+    # -- questions of other shards --
+
+    def _on_more(self, fields: dict[str, Any]) -> None:
+        stream = self.streams.get(fields["follower"])
+        if stream is not None and stream.origin is not None:
+            stream.origin.wake(fields["index"])
+
+    def _names(self, fields: dict[str, Any]) -> list[str]:
+        return [
+            s.name for s in self.streams.values() if stream_api.matches_filter(s.config, fields["subject"])
+        ]
+
+    def _infos(self, fields: dict[str, Any]) -> list[dict[str, Any]]:
+        return [self.streams[name].info(shown=False) for name in fields["names"] if name in self.streams]
+
+    def _usage(self, fields: dict[str, Any]) -> dict[str, int]:
+        storage, memory = self.streams_native.usage()
+        configs = [stream.config for stream in self.streams.values()]
+        return {
+            "memory": memory,
+            "storage": storage,
+            "reserved_memory": sum(max(c.max_bytes, 0) for c in configs if c.storage == "memory"),
+            "reserved_storage": sum(max(c.max_bytes, 0) for c in configs if c.storage == "file"),
+            "streams": len(configs),
+            "consumers": sum(s.consumers.count() for s in self.streams.values() if s.consumers is not None),
+            "messages": sum(s.log.state().msgs for s in self.streams.values()),
+            "api_total": self.api.total,
+            "api_errors": self.api.errors,
+            "api_inflight": self.api.inflight,
+        }
+
+
+class ShardView:
+    """What a stream finds around it (stream.Shard)."""
+
+    def __init__(self, manager: Manager) -> None:
+        self.manager = manager
+        self.account = manager.account
+        self.domain = manager.domain
+        self.engine = manager.engine
+        self.streams = manager.streams_native
+        self.clock = manager.clock
+        self.sync_interval_ns = manager.sync_interval_ns
+        self.make_consumers = manager.make_consumers
+
+    def make_origin(self, stream: Stream) -> Origin:
+        return Origin(stream, self.manager)
+
+    def on_durable(self, stream: Stream) -> None:
+        self.manager.followed.more(stream)
+
+
+__all__ = ["Manager", "Settings", "message_api", "snapshot"]

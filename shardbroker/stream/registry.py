@@ -1,0 +1,131 @@
+"""The definitions of an account's streams: one SQLite file that all shards share, <store>/jetstream/<account>/registry.db.
+
+Whoever creates or changes a stream does so inside BEGIN IMMEDIATE, with all definitions before its eyes: so names and
+subjects are checked over all shards, without a leader, and whatever dies in between has written all or nothing.
+
+Everything here waits for the disk: call it in a helper thread (Registry.run), never on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import orjson
+
+from shardbroker.stream.model import StreamConfig
+
+T = TypeVar("T")
+BUSY_SECONDS = 10.0
+# File systems allow names of 255 bytes; what is longer when encoded is named by its hash.
+FILE_NAME_BYTES_MAX = 200
+_SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+def file_name(name: str) -> str:
+    """A name that came from a client, as a file name of its own: never empty, never with a dot or a slash."""
+    raw = name.encode("utf-8", "surrogatepass")
+    text = "".join(chr(byte) if byte in _SAFE else f"%{byte:02X}" for byte in raw)
+    if len(text) <= FILE_NAME_BYTES_MAX:
+        return text or "%"
+    return f"{text[:100]}%%{hashlib.blake2b(raw, digest_size=20).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A stream as the registry has it."""
+
+    config: StreamConfig
+    created_ns: int
+
+
+class Definitions:
+    """All definitions of the account, inside one transaction."""
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        rows = db.execute("SELECT config, created_ns FROM stream ORDER BY name").fetchall()
+        self.all: dict[str, Definition] = {}
+        for text, created_ns in rows:
+            config = StreamConfig.from_json(text)
+            self.all[config.name] = Definition(config, created_ns)
+
+    def config(self, name: str) -> StreamConfig | None:
+        found = self.all.get(name)
+        return found.config if found is not None else None
+
+    def put(self, config: StreamConfig, created_ns: int) -> None:
+        """Add, or replace, the stream of this name."""
+        self._db.execute(
+            "INSERT INTO stream (name, config, created_ns) VALUES (?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET config = excluded.config",
+            (config.name, orjson.dumps(config.to_json()), created_ns),
+        )
+
+    def remove(self, name: str) -> bool:
+        return self._db.execute("DELETE FROM stream WHERE name = ?", (name,)).rowcount > 0
+
+
+class Registry:
+    """One account's registry, from one process."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
+        self._db: sqlite3.Connection | None = None
+
+    async def run(self, work: Callable[[Definitions], T]) -> T:
+        """Do `work` in one write transaction, in the helper thread; an exception of its undoes everything."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._write, work)
+
+    def read(self) -> dict[str, Definition]:
+        """All definitions. Waits for the disk: at start, before there is a loop."""
+        found: dict[str, Definition] = self._thread.submit(
+            self._write, lambda definitions: definitions.all
+        ).result()
+        return found
+
+    def _write(self, work: Callable[[Definitions], T]) -> T:
+        with self._transaction() as db:
+            return work(Definitions(db))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._db is None:
+            self._db = _open(self._path)
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    def close(self) -> None:
+        self._thread.submit(self._close).result()
+        self._thread.shutdown()
+
+    def _close(self) -> None:
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute(
+        "CREATE TABLE IF NOT EXISTS stream (name TEXT PRIMARY KEY, config BLOB NOT NULL, created_ns INTEGER NOT NULL)"
+        " WITHOUT ROWID"
+    )
+    return db

@@ -1,0 +1,52 @@
+"""What the operator's options mean for streams."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from shardbroker.options import JetStreamSettings, Options
+from shardbroker.stream.manager import Settings
+
+# nats-server takes three quarters of the machine where nothing is said (jetstream.go dynJetStreamConfig).
+PART = 3 / 4
+
+
+def store_directory(settings: JetStreamSettings) -> str:
+    """Where streams lie; below the directory for temporary files when nothing is said, as nats-server's."""
+    return settings.store_dir or str(Path(tempfile.gettempdir()) / "nats" / "jetstream")
+
+
+def stream_settings(options: Options, server_name: str) -> Settings:
+    """The part of the options that streams need."""
+    given = options.jetstream
+    directory = store_directory(given)
+    return Settings(
+        store_dir=directory,
+        sync_interval_ns=round(given.sync_interval * 1e9),
+        domain=given.domain,
+        server_name=server_name,
+        max_memory=max_memory(given),
+        max_store=max_store(given),
+        max_duplicates_ns=round(given.duplicate_window * 1e9),
+        strict=given.strict,
+    )
+
+
+def max_memory(settings: JetStreamSettings) -> int:
+    """Bytes that streams in memory may use."""
+    if settings.max_memory >= 0:
+        return settings.max_memory
+    return int(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * PART)
+
+
+def max_store(settings: JetStreamSettings) -> int:
+    """Bytes that streams on disk may use: of what is free, and what is used by them already is not counted against them."""
+    if settings.max_store >= 0:
+        return settings.max_store
+    path = Path(store_directory(settings))
+    while not path.exists():
+        path = path.parent
+    return int(shutil.disk_usage(path).free * PART)
