@@ -13,6 +13,8 @@ from typing import Final
 PROTOCOL_VERSION: Final = "2.12.0"
 # INFO's "proto": 1 adds INFO updates after CONNECT, and echo.
 PROTOCOL_LEVEL: Final = 1
+# The level of the JetStream API that this version of nats-server has (jetstream_versioning.go).
+API_LEVEL: Final = 2
 # INFO's "go" names what the server runs on.
 GO_VERSION: Final = "python"
 

@@ -38,7 +38,6 @@ class ConnectionRow(NamedTuple):
     lang: str
     version: str
     user: str
-    account: str = "$G"
     # [subject, queue or None, sid, delivered, max] of each, when asked for
     subs: list[list[Any]] | None = None
 
@@ -52,7 +51,6 @@ class SubscriptionRow(NamedTuple):
     delivered: int
     max: int
     cid: int
-    account: str = "$G"
 
 
 def _uptime(row: ConnectionRow) -> int:

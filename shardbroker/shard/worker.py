@@ -6,7 +6,6 @@ Started by fork from the front (ipc/child.py), so everything is imported already
 from __future__ import annotations
 
 import asyncio
-import gc
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,8 @@ from shardbroker.shard.gauges import Gauges, ProcessUsage
 from shardbroker.shard.intake import Intake
 from shardbroker.shard.loop import Selector
 from shardbroker.shm.layout import SegmentMap
+from shardbroker.stream.manager import Manager
+from shardbroker.stream.settings import stream_settings
 
 USAGE_SECONDS = 1.0
 # How long a stopping shard tries to get its last bytes out; less than control/supervisor.py waits for it.
@@ -82,7 +83,6 @@ class Worker:
             SystemClock(),
             closed_max=setup.options.max_closed_clients // setup.shards,
             on_ready=self._ready,
-            front=setup.channel,
         )
         eventfd = setup.eventfds[setup.shard] if setup.shards > 1 else -1
         self.selector = Selector(self._engine, self.clients.on_events, eventfd, setup.control_line_max)
@@ -94,12 +94,35 @@ class Worker:
             on_lame_duck=self._lame_duck,
             on_stop=self._stop,
         )
+        self.streams = self._make_streams()
         # State
         self._options = setup.options
         self._lame = False
         self._stopped = asyncio.Event()
 
+    def _make_streams(self) -> Manager | None:
+        """The stream side, with its streams open. Waits for the disk: nobody is served yet."""
+        setup, options = self._setup, self._setup.options
+        if not options.jetstream.enabled:
+            return None
+        name = setup.info(options, False).fields["server_name"]
+        manager = Manager(
+            self._engine,
+            setup.shard,
+            setup.shards,
+            stream_settings(options, name),
+            SystemClock(),
+            setup.log,
+            lambda slot, client_id: self.clients.describe(slot, client_id, name),
+        )
+        manager.open()
+        self.selector.watch_hooks(manager.store.eventfd)
+        self.clients.on_other = manager.on_event
+        return manager
+
     async def run(self) -> None:
+        if self.streams is not None:
+            self.streams.run()
         self._intake.start()
         usage = asyncio.get_running_loop().create_task(self._watch_usage())
         await self._stopped.wait()
@@ -116,19 +139,15 @@ class Worker:
                 f"Shard {self._setup.shard}: {self.clients.open_count} connections did not close in time"
             )
         await asyncio.sleep(0)
+        if self.streams is not None:
+            self.streams.close()
 
     async def _watch_usage(self) -> None:
         while True:
             self._usage.update()
-            self._engine.trim(self._forget)
+            self._engine.trim()
             self.clients.watch_accounts()
             await asyncio.sleep(USAGE_SECONDS)
-
-    def _forget(self) -> None:
-        self.clients.trim()
-        # Beside garbage a collection gives back what the interpreter keeps of freed tuples, thousands of each length. What
-        # came with the fork is frozen and not looked at.
-        gc.collect()
 
     def _ready(self) -> None:
         self._intake.ready()

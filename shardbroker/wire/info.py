@@ -46,8 +46,9 @@ class InfoLines:
             "headers": options.headers,
             **({"auth_required": True} if options.auth_announced else {}),
             "max_payload": options.max_payload,
+            **({"jetstream": True} if options.jetstream.enabled else {}),
         }
-        tail: dict[str, Any] = {}
+        tail: dict[str, Any] = {"api_lvl": limits.API_LEVEL} if options.jetstream.enabled else {}
         # A lame duck names others only (server.go sendLDMToClients), and there are none.
         if not lame_duck and (urls := connect_urls(options)):
             tail["connect_urls"] = urls

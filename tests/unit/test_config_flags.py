@@ -145,9 +145,16 @@ def test_tls_that_is_switched_off_is_none() -> None:
     assert load(["--tls=false"]).warnings == ()
 
 
+def test_streams() -> None:
+    assert not load([]).jetstream.enabled
+    assert load(["-js"]).jetstream.enabled and load(["--jetstream"]).warnings == ()
+    assert load(["-js", "-sd", "/x"]).jetstream.store_dir == "/x"
+    assert not load(["-sd=/x"]).jetstream.enabled
+
+
 @pytest.mark.parametrize(
     "flag",
-    ["-js", "--jetstream", "-sd=/x", "-s", "-r=udp://x", "--profile=1", "--cluster=nats://x:1", "--cluster_name=x",
+    ["-s", "-r=udp://x", "--profile=1", "--cluster=nats://x:1", "--cluster_name=x",
      "--no_advertise", "--connect_retries=3", "--cluster_advertise=x", "--cluster_listen=nats://x:1"],
 )  # fmt: skip
 def test_harmless_flags_are_warned_about(flag: str) -> None:

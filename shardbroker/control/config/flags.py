@@ -202,6 +202,10 @@ Authorization Options:
         --pass <password>            Password required for connections
         --auth <token>               Authorization token required for connections
 
+JetStream Options:
+    -js, --jetstream                 Enable JetStream functionality
+    -sd, --store_dir <dir>           Set the storage directory
+
 Tuning Options:
         --ring-size <bytes>          Each ring between two workers, a power of two (default: 4MiB)
         --control-ring-size <bytes>  Each ring for interest changes, a power of two (default: 256KiB)
@@ -212,7 +216,7 @@ Common Options:
     -h, --help                       Show this message
     -v, --version                    Show version
 
-Accepted, without effect yet: -js, --jetstream, -sd, --store_dir, -s, --syslog, -r, --remote_syslog, --profile,
+Accepted, without effect yet: -s, --syslog, -r, --remote_syslog, --profile,
     --cluster, --cluster_listen, --cluster_name, --cluster_advertise, --no_advertise, --connect_retries
 Refused, as not served yet: --tls, --tlscert, --tlskey, --tlsverify, --tlscacert, -ms, --https_port, --routes
 """

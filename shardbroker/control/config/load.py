@@ -6,6 +6,7 @@ about (settings.py does the same for the file).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -16,7 +17,7 @@ from shardbroker.control.config.flags import FLAGS, CommandLine, parse_flags
 from shardbroker.control.config.unserved import unserved
 from shardbroker.control.config.values import port
 from shardbroker.errors import ConfigError
-from shardbroker.options import Options
+from shardbroker.options import JetStreamSettings, Options
 
 _NO_TLS: Final = "TLS is not served yet, so the server would talk in the clear"
 _REFUSED: Final = {
@@ -28,12 +29,9 @@ _REFUSED: Final = {
     "ms": _NO_TLS,
     "routes": "routes to other servers are not served yet; messages would not travel",
 }
-_NO_JETSTREAM: Final = "JetStream is not served yet; the server runs without it"
 _NO_SYSLOG: Final = "logging to syslog is not served yet; log lines go to stderr or the log file"
 _NO_CLUSTER: Final = "routes to other servers are not served yet; nothing listens for them"
 _WARNED: Final = {
-    "js": _NO_JETSTREAM,
-    "sd": _NO_JETSTREAM,
     "s": _NO_SYSLOG,
     "r": _NO_SYSLOG,
     "profile": "profiling over HTTP is a facility of Go; nothing listens for it",
@@ -70,6 +68,7 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
         fields, warnings = read_settings(entries, file)
         fields |= {"config_file": file, "config_digest": digest(entries)}
     fields |= _from_flags(line.given, warnings)
+    fields |= _jetstream(line.given, fields)
     warnings += _check(fields)
     return Options(**fields, program=program_name(), arguments=tuple(arguments), warnings=tuple(warnings))
 
@@ -95,6 +94,16 @@ def _from_flags(given: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
     elif fields.get("user"):
         fields = {"token": ""} | fields
     return fields
+
+
+def _jetstream(given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    """-js switches streams on, -sd says where they lie (opts.go)."""
+    settings = fields.get("jetstream", JetStreamSettings())
+    if "js" in given:
+        settings = dataclasses.replace(settings, enabled=given["js"])
+    if given.get("sd"):
+        settings = dataclasses.replace(settings, store_dir=given["sd"])
+    return {"jetstream": settings}
 
 
 _FLAG_FIELDS: Final = {flag.names[0]: flag.field for flag in FLAGS if flag.field}
