@@ -23,4 +23,8 @@ def test_every_code_has_a_text_and_its_fields_can_be_filled() -> None:
 def test_as_json() -> None:
     with pytest.raises(ApiError) as e:
         raise ApiError(Code.INVALID_JSON, err="unexpected EOF")
-    assert e.value.to_json() == {"code": 400, "err_code": 10025, "description": "invalid JSON: unexpected EOF"}
+    assert e.value.to_json() == {
+        "code": 400,
+        "err_code": 10025,
+        "description": "invalid JSON: unexpected EOF",
+    }
