@@ -38,6 +38,7 @@ from shardbroker.control.supervisor import Supervisor
 from shardbroker.errors import BrokerError
 from shardbroker.front.acceptor import Acceptor, Admission, open_listener
 from shardbroker.front.placement import UNRESPONSIVE_SECONDS, Placement, connections_of
+from shardbroker.front.tenants import Tenants
 from shardbroker.ipc.channel import Channel, Message
 from shardbroker.ipc.child import Child, describe_end
 from shardbroker.options import Options
@@ -192,12 +193,13 @@ class Front:
         self._warn_of_descriptors()
         self.admission = Admission(self.placement, connections_max=options.max_connections)
         stack.callback(self.admission.close)
+        self.tenants = Tenants(self._shards)
         self.supervisor = Supervisor(
             self.segment.map,
             self._shard_main,
             self.log,
             on_ready=self._shard_ready,
-            on_gone=self.admission.shard_gone,
+            on_gone=self._shard_gone,
             on_message=self._shard_message,
         )
         self.admission.watch(lambda shard: self.supervisor.responsive(shard, UNRESPONSIVE_SECONDS))
@@ -235,10 +237,20 @@ class Front:
         self.placement.forget(shard)
         self.admission.shard_ready(shard, channel)
 
+    def _shard_gone(self, shard: int) -> None:
+        self.tenants.shard_gone(shard)
+        self.admission.shard_gone(shard)
+
     def _shard_message(self, shard: int, message: Message, descriptors: list[int]) -> None:
         for descriptor in descriptors:
             os.close(descriptor)
-        if message.get("op") == "lost":
+        op = message.get("op", "")
+        if op.startswith("account_"):
+            answer = self.tenants.on_message(shard, message)
+            channel = self.supervisor.shards[shard].channel
+            if answer is not None and channel is not None:
+                channel.send(answer)
+        elif op == "lost":
             self.placement.count(shard, -message["count"])
             self.log.error(f"Shard {shard} has no descriptors left, {message['count']} connections dropped")
 

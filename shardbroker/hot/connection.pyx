@@ -14,10 +14,12 @@ from shardbroker.hot.deliver cimport mark_dirty
 from shardbroker.hot.interest cimport interest_unsubscribe
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero, slab_alloc, slab_free
 from shardbroker.hot.model cimport (
-    CONNECTION_CLOSING, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READY, CONNECTION_STALLED,
-    CONNECTION_VERBOSE, connection_t, subscription_t)
+    CONNECTION_CLOSING, CONNECTION_FILTERED, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READY, CONNECTION_RESTRICTED,
+    CONNECTION_STALLED,
+    CONNECTION_VERBOSE, SUBSCRIPTION_CLOSED, connection_t, permissions_t, subscription_t)
 from shardbroker.hot.outbound cimport out_append, out_drop
-from shardbroker.hot.state cimport EVENT_CLOSED, EVENT_TRACE, REAP_SUBSCRIPTIONS, engine_t, event_t
+from shardbroker.hot.permissions cimport replies_free
+from shardbroker.hot.state cimport EVENT_CLOSED, EVENT_TRACE, REAP_CONNECTION, REAP_SUBSCRIPTIONS, engine_t, event_t
 
 cdef enum:
     SIDS_FIRST = 4
@@ -44,6 +46,9 @@ cdef connection_t* connection_new(engine_t* e, int fd, uint64_t client_id) noexc
     c.fd = fd
     c.client_id = client_id
     c.account = e.account
+    c.max_payload = e.limits.max_payload
+    c.max_subscriptions = e.limits.max_subscriptions
+    c.account.connections += 1
     c.flags = CONNECTION_OPEN | CONNECTION_VERBOSE | CONNECTION_PEDANTIC
     c.spans = &c.spans_inline[0]
     c.spans_capacity = 1
@@ -59,6 +64,11 @@ cdef connection_t* connection_new(engine_t* e, int fd, uint64_t client_id) noexc
 cdef void connection_free(engine_t* e, connection_t* c) noexcept nogil:
     """After connection_close, with no subscription left and out of every list."""
     out_drop(&e.out, c)
+    connection_restrict(e, c, NULL)
+    c.account.closed_in_msgs += c.in_msgs
+    c.account.closed_in_bytes += c.in_bytes
+    c.account.closed_out_msgs += c.out_msgs
+    c.account.closed_out_bytes += c.out_bytes
     free(c.partial)
     free(c.sids)
     free(c.first_pong_info)
@@ -66,6 +76,26 @@ cdef void connection_free(engine_t* e, connection_t* c) noexcept nogil:
     e.slots_free[e.slots_free_count] = c.slot
     e.slots_free_count += 1
     free(c)
+
+
+cdef void slots_trim(engine_t* e) noexcept nogil:
+    """Give back the end of the table that no connection is in."""
+    cdef uint32_t i
+    cdef uint32_t kept = 0
+    cdef uint32_t capacity = 64
+    while e.connections_count and e.connections[e.connections_count - 1] == NULL:
+        e.connections_count -= 1
+    for i in range(e.slots_free_count):
+        if e.slots_free[i] < e.connections_count:
+            e.slots_free[kept] = e.slots_free[i]
+            kept += 1
+    e.slots_free_count = kept
+    while capacity < e.connections_count:
+        capacity *= 2
+    if capacity < e.connections_capacity:
+        e.connections = <connection_t**>mem_resize(e.connections, capacity * sizeof(connection_t*))
+        e.slots_free = <uint32_t*>mem_resize(e.slots_free, capacity * sizeof(uint32_t))
+        e.connections_capacity = capacity
 
 
 cdef void connection_close(engine_t* e, connection_t* c, uint32_t reason) noexcept nogil:
@@ -77,20 +107,33 @@ cdef void connection_close(engine_t* e, connection_t* c, uint32_t reason) noexce
     c.subscriptions_closed = c.subscriptions
     c.close_next = e.reaping
     e.reaping = c
+    c.account.connections -= 1
     e.stats.connections -= 1
     e.stats.closed_total += 1
 
 
+cdef void connection_restrict(engine_t* e, connection_t* c, permissions_t* p) noexcept nogil:
+    """What it may do from now on; NULL: everything. Subscriptions that it has are not looked at."""
+    replies_free(c)
+    if c.permissions != NULL:
+        c.permissions.references -= 1
+    c.permissions = p
+    c.flags &= ~<uint32_t>(CONNECTION_RESTRICTED | CONNECTION_FILTERED)
+    if p != NULL:
+        p.references += 1
+        c.flags |= CONNECTION_RESTRICTED
+        if p.responses:
+            c.flags |= CONNECTION_FILTERED
+
+
 cdef bint connections_reap(engine_t* e) noexcept nogil:
-    """Take the subscriptions of closed connections out, a bounded number a turn; those that have none left go to
-    e.closing. Whether more remains."""
+    """Take the subscriptions of closed connections out, a bounded number a turn, of a bounded number of connections; those
+    that have none left go to e.closing. Whether more remains."""
     cdef uint32_t budget = REAP_SUBSCRIPTIONS
     cdef connection_t* c
-    cdef connection_t* left = NULL
     cdef uint32_t i
-    while e.reaping != NULL:
+    while e.reaping != NULL and budget:
         c = e.reaping
-        e.reaping = c.close_next
         i = 0
         while c.subscriptions and budget and i < c.sids_capacity:
             if c.sids[i] != NULL:
@@ -102,14 +145,13 @@ cdef bint connections_reap(engine_t* e) noexcept nogil:
                 c.sids[i] = NULL
             i += 1
         if c.subscriptions:
-            c.close_next = left
-            left = c
-        else:
-            event_push(e, EVENT_CLOSED, c, <int>c.close_reason, NULL, 0)
-            c.close_next = e.closing
-            e.closing = c
-    e.reaping = left
-    return left != NULL
+            break
+        e.reaping = c.close_next
+        budget -= REAP_CONNECTION if budget > REAP_CONNECTION else budget
+        event_push(e, EVENT_CLOSED, c, <int>c.close_reason, NULL, 0)
+        c.close_next = e.closing
+        e.closing = c
+    return e.reaping != NULL
 
 
 cdef void connection_row(connection_t* c, uint64_t* row) noexcept nogil:
@@ -142,40 +184,53 @@ cdef void connection_error(engine_t* e, connection_t* c, const char* text) noexc
     connection_violation(e, c, text, NULL, 0, b"")
 
 
+cdef size_t quote(char* out, const char* name, uint32_t n) noexcept nogil:
+    """A name as Go's %q would quote it; at most 4 n + 2 bytes."""
+    cdef size_t at = 1
+    cdef uint32_t i
+    cdef char b
+    out[0] = c'"'
+    for i in range(n):
+        b = name[i]
+        if b == c'"' or b == c'\\':
+            out[at] = c'\\'
+            out[at + 1] = b
+            at += 2
+        elif 0 <= b < 32 or b == 127:
+            out[at] = c'\\'
+            out[at + 1] = c'x'
+            out[at + 2] = (<const char*>b"0123456789abcdef")[(b >> 4) & 15]
+            out[at + 3] = (<const char*>b"0123456789abcdef")[b & 15]
+            at += 4
+        else:
+            out[at] = b
+            at += 1
+    out[at] = c'"'
+    return at + 1
+
+
 cdef void connection_violation(engine_t* e, connection_t* c, const char* what, const char* name, uint32_t name_bytes,
                                const char* behind) noexcept nogil:
-    """-ERR 'what "name"behind'; the name as Go's %q would quote it."""
+    """-ERR 'what "name"behind'."""
+    connection_violation_queue(e, c, what, name, name_bytes, behind, NULL, 0)
+
+
+cdef void connection_violation_queue(engine_t* e, connection_t* c, const char* what, const char* name, uint32_t name_bytes,
+                                     const char* behind, const char* queue, uint32_t queue_bytes) noexcept nogil:
+    """-ERR 'what "name"behind"queue"'."""
     cdef size_t n = strlen(what)
     cdef size_t m = strlen(behind)
     cdef size_t at = 6
-    cdef uint32_t i
-    cdef char* text = <char*>mem_alloc(n + m + 4 * <size_t>name_bytes + 16)
-    cdef char b
+    cdef char* text = <char*>mem_alloc(n + m + 4 * (<size_t>name_bytes + queue_bytes) + 16)
     memcpy(text, b"-ERR '", 6)
     memcpy(text + at, what, n)
     at += n
     if name != NULL:
-        text[at] = c'"'
-        at += 1
-        for i in range(name_bytes):
-            b = name[i]
-            if b == c'"' or b == c'\\':
-                text[at] = c'\\'
-                text[at + 1] = b
-                at += 2
-            elif 0 <= b < 32 or b == 127:
-                text[at] = c'\\'
-                text[at + 1] = c'x'
-                text[at + 2] = (<const char*>b"0123456789abcdef")[(b >> 4) & 15]
-                text[at + 3] = (<const char*>b"0123456789abcdef")[b & 15]
-                at += 4
-            else:
-                text[at] = b
-                at += 1
-        text[at] = c'"'
-        at += 1
+        at += quote(text + at, name, name_bytes)
     memcpy(text + at, behind, m)
     at += m
+    if queue != NULL:
+        at += quote(text + at, queue, queue_bytes)
     memcpy(text + at, b"'\r\n", 3)
     connection_send(e, c, text, at + 3)
     free(text)
@@ -268,7 +323,7 @@ cdef subscription_t* sid_add(engine_t* e, connection_t* c, const char* sid, uint
     sub.delivered = 0
     sub.max = 0
     sub.index = 0
-    sub.closed = 0
+    sub.flags = 0
     sub.sid_bytes = <unsigned short>(n + 1)
     memcpy(sub.sid, sid, n)
     sub.sid[n] = c' '
@@ -313,9 +368,9 @@ cdef void sid_remove(engine_t* e, connection_t* c, subscription_t* sub) noexcept
 cdef void unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil:
     """Take a subscription out of the sublist and its connection; freed at the end of the turn."""
     cdef connection_t* c = sub.connection
-    if sub.closed:
+    if sub.flags & SUBSCRIPTION_CLOSED:
         return
-    sub.closed = 1
+    sub.flags |= SUBSCRIPTION_CLOSED
     sid_remove(e, c, sub)
     if interest_unsubscribe(e, c.account, sub):
         connection_wait(e, c, CONNECTION_HELD)
@@ -325,7 +380,7 @@ cdef void unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil:
 # ---- what is freed later ----------------------------------------------------------------------------------------
 
 cdef void bury(engine_t* e, subscription_t* sub) noexcept nogil:
-    sub.closed = 1
+    sub.flags |= SUBSCRIPTION_CLOSED
     if e.dead_count == e.dead_capacity:
         e.dead_capacity = e.dead_capacity * 2 if e.dead_capacity else 64
         e.dead = <subscription_t**>mem_resize(e.dead, e.dead_capacity * sizeof(subscription_t*))
@@ -357,6 +412,14 @@ cdef void free_dead(engine_t* e) noexcept nogil:
 
 
 # ---- events for the control side --------------------------------------------------------------------------------
+
+cdef void events_trim(engine_t* e) noexcept nogil:
+    """Give the table of a burst back."""
+    if e.events_count == 0:
+        free(e.events)
+        e.events = NULL
+        e.events_capacity = 0
+
 
 cdef void event_push(engine_t* e, int kind, connection_t* c, int number, const char* text, size_t n) noexcept nogil:
     cdef event_t* v

@@ -14,13 +14,15 @@ from shardbroker.hot.bytes cimport SB_SLACK, sb_copy, sb_digits, sb_likely, sb_u
 from shardbroker.hot.connection cimport event_push
 from shardbroker.hot.memory cimport mem_alloc, mem_resize
 from shardbroker.hot.model cimport (
-    CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_NO_ECHO, CONNECTION_SINK, connection_t, members_t,
-    queue_t, route_t, subscription_t, target_t)
+    CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_FILTERED, CONNECTION_HEADERS, CONNECTION_NO_ECHO, CONNECTION_SINK,
+    SUBSCRIPTION_CLOSED, connection_t, members_t, queue_t, route_t, subscription_t, target_t)
 from shardbroker.hot.outbound cimport out_append, out_borrow, out_commit, out_extends, out_reserve
+from shardbroker.hot.permissions cimport permissions_receive, replies_note
 from shardbroker.hot.state cimport ARENA_BYTES, EVENT_TRACE, REFERENCE_BYTES, engine_t, message_t, sink_t
-from shardbroker.hot.sublist cimport match_t, member_at
+from shardbroker.hot.sublist cimport match_t, member_at, sublist_queue
 
 cdef enum:
+    SUBSCRIPTION_ODD = SUBSCRIPTION_CLOSED
     SHARED_RUN_MIN = 512                # a shared frame that does not continue the last one is copied below this
 
 
@@ -160,19 +162,44 @@ cdef void trace_out(engine_t* e, message_t* m, connection_t* c, subscription_t* 
 cdef bint deliver_sink(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil:
     """Hand it to a subscription of the broker's own; nothing for one that is closed."""
     cdef connection_t* c = sub.connection
-    if c.flags & CONNECTION_CLOSING or sub.closed:
-        return False
     sub.delivered += 1
     m.delivered += 1
     (<sink_t>c.sink)(e, m, sub, c.sink_context)
     return True
 
 
+cdef bint deliver_odd(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil:
+    """One that is closed, no client's, or may not get everything."""
+    cdef connection_t* c = sub.connection
+    cdef queue_t* q
+    if c.flags & CONNECTION_CLOSING or sub.flags & SUBSCRIPTION_CLOSED:
+        return False
+    if c.flags & CONNECTION_SINK:
+        return deliver_sink(e, m, sub)
+    if c.flags & CONNECTION_FILTERED == 0:
+        return deliver_frame(e, m, sub)
+    q = sublist_queue(sub.home)
+    if not permissions_receive(c.permissions, m.subject if m.shown == NULL else m.shown,
+                               m.subject_bytes if m.shown == NULL else m.shown_bytes,
+                               q.name if q != NULL else NULL, q.name_bytes if q != NULL else 0):
+        return False
+    if not deliver_frame(e, m, sub):
+        return False
+    if m.reply_bytes and c.permissions.responses:
+        replies_note(e, c, m.reply, m.reply_bytes)
+    return True
+
+
 cdef bint deliver_to(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil:
     """One subscription, all rules. Whether it counts as delivered (client.go deliverMsg)."""
+    if sb_unlikely(sub.connection.flags & (CONNECTION_CLOSING | CONNECTION_SINK | CONNECTION_FILTERED) or sub.flags & SUBSCRIPTION_ODD):
+        return deliver_odd(e, m, sub)
+    return deliver_frame(e, m, sub)
+
+
+cdef inline bint deliver_frame(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil:
+    """To a client that may get it."""
     cdef connection_t* c = sub.connection
-    if c.flags & (CONNECTION_CLOSING | CONNECTION_SINK) or sub.closed:
-        return deliver_sink(e, m, sub)
     if c == m.publisher and c.flags & CONNECTION_NO_ECHO:
         return False
     if sub.max:
@@ -204,7 +231,7 @@ cdef void deliver_run(engine_t* e, message_t* m, target_t* targets, uint32_t cou
     cdef char* frame = e.arena + e.arena_used
     cdef size_t line_bytes, frame_bytes
     cdef uint32_t i
-    cdef uint32_t odd_flags = CONNECTION_CLOSING | CONNECTION_BLOCKED | CONNECTION_SINK
+    cdef uint32_t odd_flags = CONNECTION_CLOSING | CONNECTION_BLOCKED | CONNECTION_SINK | CONNECTION_FILTERED
     cdef uint32_t need_flags = 0
     cdef uint32_t done = 0
     cdef bint by_reference = m.tail_bytes >= REFERENCE_BYTES
@@ -231,7 +258,8 @@ cdef void deliver_run(engine_t* e, message_t* m, target_t* targets, uint32_t cou
     for i in range(count):
         c = targets[i].connection
         sub = targets[i].subscription
-        if sb_unlikely((c.flags & odd_flags) != 0 or (c.flags & need_flags) != need_flags or sub.max or sub.closed):
+        if sb_unlikely((c.flags & odd_flags) != 0 or (c.flags & need_flags) != need_flags or sub.max
+                       or sub.flags & SUBSCRIPTION_ODD):
             deliver_to(e, m, sub)
             continue
         sub.delivered += 1

@@ -7,7 +7,7 @@
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from shardbroker.hot.model cimport account_t, connection_t, route_t
+from shardbroker.hot.model cimport account_t, connection_t, permissions_t, route_t
 from shardbroker.hot.state cimport engine_t, hook_function_t, message_t
 
 cdef void engine_begin_turn(engine_t* e, uint64_t now_ns) noexcept nogil
@@ -44,9 +44,15 @@ cdef class Engine:
     cdef tuple rings                    # RingWriters and RingReaders, which own the mappings
     cdef list sinks                     # addresses of the sinks of Python's own, None for one that was closed
     cdef object prefixes
+    cdef dict permissions               # auth.model.Permissions -> address of the permissions_t made of them
+    cdef Py_ssize_t permissions_kept
     cdef object _settings
     cdef bint snapshots_reported
     cdef uint64_t changes_trimmed       # comings and goings when memory was last given back
     cdef uint64_t changes_seen
     cdef connection_t* find(self, uint32_t slot, uint64_t client_id)
+    cdef account_t* account_of(self, bytes name) except NULL
+    cdef permissions_t* permissions_of(self, permissions) except? NULL
+    cdef list accounts_named(self, account)
+    cdef list account_subscriptions(self, account_t* a, test_subject)
     cdef void check_ready(self) noexcept

@@ -6,31 +6,37 @@ on_pub is the one place that decides what becomes of a message: counted, allowed
 and, when nobody wants it, answered with 503.
 """
 cimport cython
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
+from shardbroker.hot.accounts cimport (
+    account_known, account_named, account_of_id, accounts_free, accounts_init)
 from shardbroker.hot.bytes cimport SB_NEVER, SB_SLACK, sb_digits, sb_hash, sb_likely, sb_lowest, sb_unlikely
 from shardbroker.hot.connection cimport (
     LOG_ERROR, connection_close, connection_error, connection_free, connection_keep, connection_new, connection_ok,
-    connection_ready, connection_row, connection_send, connection_violation, connection_wait, connections_reap,
-    event_push, free_dead, garbage, sid_add, sid_find, unsubscribe)
+    connection_ready, connection_restrict, connection_row, connection_send, connection_violation,
+    connection_violation_queue, connection_wait, connections_reap, event_push, events_trim, free_dead, garbage, sid_add,
+    sid_find, slots_trim, unsubscribe)
 from shardbroker.hot.deliver cimport deliver_match, deliver_queue, deliver_route, mark_dirty, random_below
 from shardbroker.hot.interest cimport (
     interest_boot, interest_control, interest_free, interest_give_receipts, interest_lookup, interest_on_stall,
     interest_receipts_wanted, interest_request, interest_route, interest_send, interest_stall, interest_subscribe)
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_trim, mem_zero
 from shardbroker.hot.model cimport (
-    CONNECTION_ASYNC_INFO, CONNECTION_AUTH_PENDING, CONNECTION_CLOSING, CONNECTION_CONNECTED, CONNECTION_HEADERS,
-    CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_NO_ECHO, CONNECTION_NO_RESPONDERS, CONNECTION_PAUSED,
-    CONNECTION_PEDANTIC, CONNECTION_PONG_OWED, CONNECTION_PONG_SENT, CONNECTION_READABLE, CONNECTION_SINK,
-    CONNECTION_STALLED, CONNECTION_VERBOSE, ROUTE_SEEN,
-    ROUTE_SETS, account_t, connection_t, members_t, queue_t, route_t, subscription_t)
+    CONNECTION_ASYNC_INFO, CONNECTION_AUTH_PENDING, CONNECTION_CLOSING, CONNECTION_CONNECTED, CONNECTION_FILTERED,
+    CONNECTION_HEADERS, CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_MAPPED, CONNECTION_NO_ECHO,
+    CONNECTION_NO_RESPONDERS, CONNECTION_PAUSED, CONNECTION_PEDANTIC, CONNECTION_PONG_OWED, CONNECTION_PONG_SENT,
+    CONNECTION_READABLE, CONNECTION_RESTRICTED, CONNECTION_SINK, CONNECTION_STALLED, CONNECTION_VERBOSE, account_t,
+    connection_t, members_t, patterns_t, permissions_t, queue_t, route_t, subscription_t)
 from shardbroker.hot.outbound cimport out_free_pools
 from shardbroker.hot.parser cimport (
     OPERATION_CONNECT, OPERATION_ERR, OPERATION_INFO, OPERATION_PING, OPERATION_PONG, OPERATION_PUB, OPERATION_SUB,
     OPERATION_UNSUB, PARSE_DONE, PARSE_LINE_TOO_LONG, PARSE_MORE, PARSE_PAYLOAD_TOO_LARGE, PARSE_UNKNOWN, operation_t,
     parse_limits_t, parse_next)
+from shardbroker.hot.permissions cimport (
+    patterns_add, permissions_free, permissions_new, permissions_overlap, permissions_publish, permissions_ready,
+    permissions_subscribe)
 from shardbroker.hot.reasons cimport (
     REASON_AUTHENTICATION_TIMEOUT, REASON_AUTHENTICATION_VIOLATION, REASON_MAX_CONNECTIONS_EXCEEDED,
     REASON_MAX_CONTROL_LINE_EXCEEDED, REASON_MAX_PAYLOAD_EXCEEDED, REASON_PARSE_ERROR, REASON_PROTOCOL_VIOLATION,
@@ -39,21 +45,25 @@ from shardbroker.hot.record cimport (
     RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_RECEIPT_WANTED, RECORD_REQUEST, RECORD_SHOWN, fragment_record_t,
     message_record_t, receipt_record_t, record_message_check, record_shown_bytes, shown_record_t)
 from shardbroker.hot.sink cimport (
-    sink_free, sink_new, sink_subscribe, sink_to_events, sink_unsubscribe, sinks_free_dead)
+    sink_free, sink_new_in, sink_subscribe, sink_to_events, sink_unsubscribe, sinks_free_dead)
 from shardbroker.hot.state cimport (
     ARENA_BYTES, ARENA_FLUSH_BYTES, DIRTY_FLUSH_BYTES, EVENT_CLOSED, EVENT_CONNECT, EVENT_LOG, EVENT_MESSAGE, EVENT_NOTE,
     EVENT_PEER, EVENT_REQUEST, EVENT_SNAPSHOTS_COMPLETE, EVENT_TRACE, REDRAWS_MAX, REFERENCE_BYTES, SHARDS_MAX, engine_t,
     event_t, hook_function_t, message_t, peer_t, receipt_t)
 from shardbroker.hot.sublist cimport (
-    SUBJECT_INVALID, account_free, account_init, match_t, member_at, route_build, routes_free_dead, subject_check,
+    SUBJECT_INVALID, match_t, member_at, route_build, routes_drop_idle, routes_free_dead, subject_check,
     subject_is_literal, subject_tokens, sublist_match, sublist_queue, sublist_subject, sublist_walk)
+from shardbroker.shm.directory cimport directory_map
 from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap, slot_epoch, slot_state
 from shardbroker.shm.membership cimport membership_bump, slot_state_store
 from shardbroker.shm.ring cimport (
-    RingReader, RingWriter, record_view, ring_next, ring_readable, ring_reader_skip, ring_release)
+    RingReader, RingWriter, record_view, ring_give_back, ring_next, ring_readable, ring_reader_skip,
+    ring_release)
 
 cdef enum:
     PREFIXES_MAX = 16
+    PERMISSIONS_KEPT = 256              # sets; above it those that nobody has are given back
+    NO_SUBSCRIPTIONS = 1 << 31          # not even one: 0 stands for no limit
     PREFIX_BYTES_MAX = 64
     NO_SLOT = 0xFFFFFFFF                # of a publisher that is no client
     REQUEST_BYTES_MAX = 16 << 20        # of the broker's own: lists of streams, chunks of a restore
@@ -62,6 +72,7 @@ cdef enum:
     RECEIPT_NS = 1000000000             # a shard that is stopped must not keep others' PONGs for ever
     TRIM_CHANGES = 20000
     CONNECTION_CHANGES = 20             # a connection's memory against a subscription's
+    ODD_PUBLISHER = CONNECTION_PEDANTIC | CONNECTION_RESTRICTED | CONNECTION_MAPPED
     STOP_PARSING = CONNECTION_CLOSING | CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD
 
 CONNECTION_FIELDS = (
@@ -75,7 +86,7 @@ EVENTS = {"connect": EVENT_CONNECT, "closed": EVENT_CLOSED, "log": EVENT_LOG, "t
 # ---- a message --------------------------------------------------------------------------------------------------
 
 cdef inline route_t* route_find(account_t* a, message_t* m) noexcept nogil:
-    cdef route_t** entry = &a.routes[2 * (m.hash & (ROUTE_SETS - 1))]
+    cdef route_t** entry = &a.routes[2 * (m.hash & a.route_mask)]
     cdef route_t* r
     cdef int i
     for i in range(2):
@@ -98,7 +109,7 @@ cdef route_t* route_of(engine_t* e, message_t* m) noexcept nogil:
         return r
     e.stats.route_misses += 1
     sublist_match(a, m.subject, m.subject_bytes, m.hash, &e.match)
-    seen = &a.seen[(m.hash >> 12) & (ROUTE_SEEN - 1)]
+    seen = &a.seen[(m.hash >> 12) & a.route_mask]
     if seen[0] != <uint32_t>(m.hash >> 32):
         seen[0] = <uint32_t>(m.hash >> 32)
         return NULL
@@ -271,10 +282,10 @@ cdef inline bint begins(const char* s, uint32_t n, const char* prefix, uint32_t 
     return n > length and memcmp(s, prefix, length) == 0
 
 
-cdef bint reserved(engine_t* e, connection_t* c, const operation_t* op) noexcept nogil:
+cdef bint reserved(engine_t* e, connection_t* c, message_t* m, const operation_t* op) noexcept nogil:
     """Subjects and replies that only servers may use: refused as nats-server does."""
-    if begins(op.subject, op.subject_bytes, b"$NRG.", 5) or begins(op.subject, op.subject_bytes, b"_GR_.", 5):
-        connection_violation(e, c, b"Permissions Violation for Publish to ", op.subject, op.subject_bytes, b"")
+    if begins(m.subject, m.subject_bytes, b"$NRG.", 5) or begins(m.subject, m.subject_bytes, b"_GR_.", 5):
+        connection_violation(e, c, b"Permissions Violation for Publish to ", m.subject, m.subject_bytes, b"")
         return True
     if op.reply_bytes and (begins(op.reply, op.reply_bytes, b"_R_.", 4) or begins(op.reply, op.reply_bytes, b"_GR_.", 5)
                            or begins(op.reply, op.reply_bytes, b"$JS.ACK.", 8)):
@@ -322,17 +333,31 @@ cdef void rewrite(engine_t* e, message_t* m) noexcept nogil:
     m.tail_bytes = n + 2
 
 
+cdef bint on_pub_odd(engine_t* e, connection_t* c, const operation_t* op, message_t* m) noexcept nogil:
+    """What few publishers need, in the order of parser.go and client.go processInboundClientMsg: pedantic mode, its account's
+    mappings, its permissions (which are about the subject that it comes to). Whether to go on."""
+    if c.flags & CONNECTION_PEDANTIC and not subject_is_literal(op.subject, op.subject_bytes):
+        connection_error(e, c, b"Invalid Publish Subject")
+    if c.flags & CONNECTION_RESTRICTED and not permissions_publish(e, c, m.subject, m.subject_bytes):
+        connection_violation(e, c, b"Permissions Violation for Publish to ", m.subject, m.subject_bytes, b"")
+        return False
+    return True
+
+
 cdef inline void on_pub(engine_t* e, connection_t* c, const operation_t* op) noexcept nogil:
     """PUB and HPUB: limits were checked by the parser; count, allow, deliver here and elsewhere, or say 503."""
     cdef message_t m
-    cdef char first = op.subject[0]
+    cdef char first
     c.in_msgs += 1
     c.in_bytes += op.payload_bytes
     e.stats.in_msgs += 1
     e.stats.in_bytes += op.payload_bytes
-    if sb_unlikely(c.flags & CONNECTION_PEDANTIC) and not subject_is_literal(op.subject, op.subject_bytes):
-        connection_error(e, c, b"Invalid Publish Subject")
-    if sb_unlikely(first == c'$' or first == c'_' or op.reply_bytes) and reserved(e, c, op):
+    m.subject = op.subject
+    m.subject_bytes = op.subject_bytes
+    if sb_unlikely(c.flags & ODD_PUBLISHER) and not on_pub_odd(e, c, op, &m):
+        return
+    first = m.subject[0]
+    if sb_unlikely(first == c'$' or first == c'_' or op.reply_bytes) and reserved(e, c, &m, op):
         return
     if sb_unlikely(c.flags & CONNECTION_VERBOSE):
         connection_ok(e, c)
@@ -341,8 +366,6 @@ cdef inline void on_pub(engine_t* e, connection_t* c, const operation_t* op) noe
     m.client_id = c.client_id
     m.slot = c.slot
     m.from_shard = -1
-    m.subject = op.subject
-    m.subject_bytes = op.subject_bytes
     m.shown = NULL
     m.reply = op.reply
     m.reply_bytes = op.reply_bytes
@@ -396,18 +419,28 @@ cdef void slow_publisher(engine_t* e, uint32_t slot, uint64_t client_id, uint32_
 
 # ---- other operations -------------------------------------------------------------------------------------------
 
+cdef void subscribe_violation(engine_t* e, connection_t* c, const operation_t* op) noexcept nogil:
+    if op.queue_bytes:
+        connection_violation_queue(e, c, b"Permissions Violation for Subscription to ", op.subject, op.subject_bytes,
+                                   b" using queue ", op.queue, op.queue_bytes)
+    else:
+        connection_violation(e, c, b"Permissions Violation for Subscription to ", op.subject, op.subject_bytes, b"")
+
+
 cdef void on_sub(engine_t* e, connection_t* c, const operation_t* op) noexcept nogil:
     """SUB, in the order of client.go processSub: limits, then the sid, then the subject."""
     cdef subscription_t* sub
     if op.queue_bytes == 5 and memcmp(op.queue, b"_sys_", 5) == 0:
-        connection_violation(e, c, b"Permissions Violation for Subscription to ", op.subject, op.subject_bytes,
-                             b" using queue \"_sys_\"")
+        subscribe_violation(e, c, op)
+        return
+    if c.permissions != NULL and not permissions_subscribe(c.permissions, op.subject, op.subject_bytes, op.queue, op.queue_bytes):
+        subscribe_violation(e, c, op)
         return
     if e.limits.max_subscription_tokens and subject_tokens(op.subject, op.subject_bytes) > e.limits.max_subscription_tokens:
         connection_violation(e, c, b"Permissions Violation for Subscription to ", op.subject, op.subject_bytes,
                              b", too many tokens")
         return
-    if e.limits.max_subscriptions and c.subscriptions >= e.limits.max_subscriptions:
+    if c.max_subscriptions and c.subscriptions >= (c.max_subscriptions & ~<uint32_t>NO_SUBSCRIPTIONS):
         connection_error(e, c, b"maximum subscriptions exceeded")
         return
     if op.sid_bytes > 60000:
@@ -417,6 +450,8 @@ cdef void on_sub(engine_t* e, connection_t* c, const operation_t* op) noexcept n
         if subject_check(op.subject, op.subject_bytes) == SUBJECT_INVALID:
             connection_error(e, c, b"Invalid Subject")
             return
+        if c.permissions != NULL and permissions_overlap(c.permissions, op.subject, op.subject_bytes, op.queue_bytes != 0):
+            c.flags |= CONNECTION_FILTERED
         sub = sid_add(e, c, op.sid, op.sid_bytes)
         if interest_subscribe(e, c.account, sub, op.subject, op.subject_bytes, op.queue, op.queue_bytes):
             connection_wait(e, c, CONNECTION_HELD)
@@ -536,7 +571,7 @@ cdef void engine_on_bytes(engine_t* e, connection_t* c, char* p, size_t n) noexc
     end[0] = 0
     op.bytes = 0
     limits.max_control_line = e.limits.max_control_line
-    limits.max_payload = e.limits.max_payload
+    limits.max_payload = c.max_payload
     limits.headers = c.flags & CONNECTION_HEADERS != 0
     while p < end and c.flags & STOP_PARSING == 0:
         if sb_unlikely(c.flags & CONNECTION_AUTH_PENDING != 0) and (p[0] | 0x20) != c'c':
@@ -689,6 +724,7 @@ cdef void intercept_event(engine_t* e, message_t* m) noexcept nogil:
     v.values[1] = m.subject_bytes
     v.values[2] = m.reply_bytes
     v.values[3] = <uint64_t>m.header_bytes if m.header_bytes > 0 else 0
+    v.values[4] = <uint64_t>m.account
     e.events_bytes += n
 
 
@@ -755,20 +791,22 @@ cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, 
     cdef route_t* r
     cdef uint32_t i, length
     cdef const char* names
-    if not record_message_check(body, n) or rec.account != e.account.id:
+    cdef account_t* a = e.account
+    if not record_message_check(body, n):
         e.stats.ring_corrupt += 1
         return
+    if sb_unlikely(rec.account != a.id):
+        a = account_of_id(e, rec.account)
+        if a == NULL:
+            e.stats.ring_corrupt += 1
+            return
     names = body + sizeof(message_record_t)
-    m.account = e.account
+    m.account = a
     m.publisher = NULL
     m.client_id = rec.client_id
     m.slot = rec.slot
     m.from_shard = <int>from_shard
-    m.hash = sb_hash(names + rec.queues_bytes, rec.subject_bytes, e.account.seed)
-    if m.hash != rec.hash:
-        # A route under a wrong hash would outlive its subscriptions.
-        e.stats.ring_corrupt += 1
-        return
+    m.hash = sb_hash(names + rec.queues_bytes, rec.subject_bytes, a.seed)
     m.subject = names + rec.queues_bytes
     m.subject_bytes = rec.subject_bytes
     m.shown = shown
@@ -1079,13 +1117,14 @@ cdef void collect(void* context, members_t* home, subscription_t* sub) noexcept 
 
 
 cdef object subscription_row(members_t* home, subscription_t* sub):
-    """(subject, queue or None, sid, delivered, max, slot, client id)"""
+    """(subject, queue or None, sid, delivered, max, slot, client id, account)"""
     cdef size_t n = sublist_subject(home, NULL)
     cdef bytearray subject = bytearray(n)
     cdef queue_t* q = sublist_queue(home)
     sublist_subject(home, <char*>subject)
     return (bytes(subject), q.name[:q.name_bytes] if q != NULL else None, sub.sid[:sub.sid_bytes - 1], sub.delivered,
-            sub.max, sub.connection.slot, sub.connection.client_id)
+            sub.max, sub.connection.slot, sub.connection.client_id,
+            sub.connection.account.name[:sub.connection.account.name_bytes])
 
 
 cdef object connection_tuple(connection_t* c):
@@ -1096,14 +1135,17 @@ cdef object connection_tuple(connection_t* c):
 
 
 cdef object message_tuple(event_t* v, bytes text):
-    """A request: (kind, slot, client id, subject, reply, headers, payload). Of a sink: (kind, sink, sid, the same)."""
+    """A request: (kind, slot, client id, subject, reply, headers, payload, account). Of a sink: (kind, sink, sid, the same up to
+    the payload)."""
     cdef size_t sid = 0 if v.kind == EVENT_REQUEST else v.values[0]
     cdef size_t reply_at = sid + v.values[1]
     cdef size_t payload_at = reply_at + v.values[2]
     cdef size_t body_at = payload_at + v.values[3]
+    cdef account_t* a
     if v.kind == EVENT_REQUEST:
+        a = <account_t*>v.values[4]
         return (v.kind, v.slot, v.client_id, text[:reply_at], text[reply_at:payload_at], text[payload_at:body_at],
-                text[body_at:])
+                text[body_at:], a.name[:a.name_bytes])
     return (v.kind, v.client_id, text[:sid], text[sid:reply_at], text[reply_at:payload_at], text[payload_at:body_at],
             text[body_at:])
 
@@ -1141,6 +1183,22 @@ cdef bint intercept_by_prefix(engine_t* e, message_t* m) noexcept nogil:
     return False
 
 
+cdef int add_patterns(patterns_t* list, entries, bint queues) except -1:
+    """Entries of a permission, `SUBJECT` or `SUBJECT QUEUE`; None: there is no such list. What is no subject is left out."""
+    cdef bytes subject, queue
+    if entries is None:
+        return 0
+    list.given = True
+    for entry in entries:
+        words = entry.encode("utf-8", "surrogateescape").split()
+        if not 1 <= len(words) <= 1 + queues or subject_check(words[0], len(words[0])) == SUBJECT_INVALID:
+            continue
+        subject = words[0]
+        queue = words[1] if len(words) == 2 else b""
+        patterns_add(list, subject, <uint32_t>len(subject), queue, <uint32_t>len(queue))
+    return 0
+
+
 # A collector that cleared it first would unmap the rings that the last unsubscriptions are told over: a crash.
 @cython.no_gc_clear
 cdef class Engine:
@@ -1171,8 +1229,7 @@ cdef class Engine:
         if self.e.random == 0:
             self.e.random = 1
         self.e.arena = <char*>mem_alloc(ARENA_BYTES + SB_SLACK)
-        self.e.account = <account_t*>mem_alloc(sizeof(account_t))
-        account_init(self.e.account, 0, self.e.header.fingerprint_key[0])
+        accounts_init(&self.e)
         self.e.peers = <peer_t*>mem_zero(SHARDS_MAX * sizeof(peer_t))
         self.e.stats.connections = 0
         self.e.stats.closed_total = self.e.stats.connections_total      # a predecessor's are all gone
@@ -1180,6 +1237,7 @@ cdef class Engine:
         self.e.stats.overflow_bytes = 0
         self.apply(settings)
         if shards > 1:
+            directory_map(&self.e.directory)
             for i in range(shards):
                 if i == shard:
                     continue
@@ -1198,6 +1256,8 @@ cdef class Engine:
                 self.e.peers[i].control_in = &r.r
                 rings.append(r)
         self.sinks = []
+        self.permissions = {}
+        self.permissions_kept = PERMISSIONS_KEPT
         self.rings = tuple(rings)           # a list the collector would empty
         interest_on_stall(slow_publisher)
         interest_boot(&self.e)
@@ -1219,8 +1279,9 @@ cdef class Engine:
             if self.e.peers != NULL:
                 interest_free(&self.e)
             routes_free_dead()
-            account_free(self.e.account)
-            free(self.e.account)
+            for made in self.permissions.values():
+                permissions_free(<permissions_t*><uint64_t>made)
+            accounts_free(&self.e)
         sinks_free_dead(&self.e)
         free_dead(&self.e)
         self.e.receipts_count = 0
@@ -1243,6 +1304,42 @@ cdef class Engine:
         free(self.e.published)
         free(self.e.match.lists)
         free(self.e.match.queues)
+
+    cdef account_t* account_of(self, bytes name) except NULL:
+        cdef account_t* a = account_named(&self.e, name, <uint32_t>len(name))
+        if a == NULL:
+            raise ValueError(f"no room for account {name!r}")
+        return a
+
+    cdef permissions_t* permissions_of(self, permissions) except? NULL:
+        """One for all connections with equal permissions; those that nobody has any more are given back in time."""
+        cdef permissions_t* p
+        if permissions is None:
+            return NULL
+        made = self.permissions.get(permissions)
+        if made is not None:
+            return <permissions_t*><uint64_t>made
+        if len(self.permissions) >= self.permissions_kept:
+            for key, made in list(self.permissions.items()):
+                p = <permissions_t*><uint64_t>made
+                if p.references == 0:
+                    permissions_free(p)
+                    del self.permissions[key]
+            self.permissions_kept = max(PERMISSIONS_KEPT, 2 * len(self.permissions))
+        p = permissions_new(self.e.header.fingerprint_key[1])
+        if permissions.publish is not None:
+            add_patterns(&p.publish_allow, permissions.publish.allow, False)
+            add_patterns(&p.publish_deny, permissions.publish.deny or None, False)
+        if permissions.subscribe is not None:
+            add_patterns(&p.subscribe_allow, permissions.subscribe.allow, True)
+            add_patterns(&p.subscribe_deny, permissions.subscribe.deny or None, True)
+        if permissions.responses is not None:
+            p.responses = True
+            p.responses_max = permissions.responses.max_messages
+            p.responses_ns = <uint64_t>(max(0.0, permissions.responses.expires) * SECOND_NS)
+        permissions_ready(p)
+        self.permissions[permissions] = <uint64_t>p
+        return p
 
     cdef connection_t* find(self, uint32_t slot, uint64_t client_id):
         cdef connection_t* c
@@ -1349,6 +1446,89 @@ cdef class Engine:
                 if c.flags & CONNECTION_READABLE and c.flags & STOP_PARSING == 0:
                     connection_ready(&self.e, c)
 
+    def enter(self, uint32_t slot, uint64_t client_id, bytes account, permissions=None, *, int64_t max_payload=-1,
+              int64_t max_subscriptions=-1):
+        """Who a connection is from now on: its account, what it may do (auth.model.Permissions; None: everything), and its
+        own limits (negative: those of the broker only). Before connected(). Subscriptions of another account are dropped.
+        """
+        cdef connection_t* c = self.find(slot, client_id)
+        cdef account_t* a = self.account_of(account)
+        cdef permissions_t* p = self.permissions_of(permissions)
+        if c == NULL or c.flags & CONNECTION_CLOSING:
+            return
+        if c.account != a:
+            self.drop_subscriptions(slot, client_id)
+            c.account.connections -= 1
+            c.account = a
+            a.connections += 1
+        connection_restrict(&self.e, c, p)
+        c.flags &= ~<uint32_t>CONNECTION_MAPPED
+        if a.mapped:
+            c.flags |= CONNECTION_MAPPED
+        self.limit(slot, client_id, max_payload, max_subscriptions)
+
+    def limit(self, uint32_t slot, uint64_t client_id, int64_t max_payload, int64_t max_subscriptions):
+        """The limits of one connection, negative: those of the broker only. Whether it keeps to the number of subscriptions."""
+        cdef connection_t* c = self.find(slot, client_id)
+        if c == NULL:
+            return True
+        c.max_payload = self.e.limits.max_payload
+        if 0 <= max_payload < c.max_payload:
+            c.max_payload = max_payload
+        # 0 is no limit in the engine and a limit for an account.
+        c.max_subscriptions = self.e.limits.max_subscriptions
+        if max_subscriptions >= 0 and (c.max_subscriptions == 0 or max_subscriptions < c.max_subscriptions):
+            c.max_subscriptions = <uint32_t>max_subscriptions if max_subscriptions else NO_SUBSCRIPTIONS
+        return c.max_subscriptions == 0 or c.subscriptions <= (c.max_subscriptions & ~<uint32_t>NO_SUBSCRIPTIONS)
+
+    def restrict(self, uint32_t slot, uint64_t client_id, permissions):
+        """Other permissions for a connection that stays. Subscriptions that they do not allow are taken out: (subject, queue
+        or None, sid) of each, to be told."""
+        cdef connection_t* c = self.find(slot, client_id)
+        cdef permissions_t* p = self.permissions_of(permissions)
+        cdef subscription_t* sub
+        cdef uint32_t i
+        removed = []
+        if c == NULL or c.flags & CONNECTION_CLOSING:
+            return removed
+        connection_restrict(&self.e, c, p)
+        if p == NULL:
+            return removed
+        for subject, queue, sid in [subscription_row(c.sids[i].home, c.sids[i])[:3] for i in range(c.sids_capacity)
+                                    if c.sids[i] != NULL]:
+            if permissions_subscribe(p, subject, len(subject), queue if queue else b"", len(queue) if queue else 0):
+                if permissions_overlap(p, subject, len(subject), queue is not None):
+                    c.flags |= CONNECTION_FILTERED
+                continue
+            sub = sid_find(c, sid, len(sid))
+            if sub != NULL:
+                unsubscribe(&self.e, sub)
+                removed.append((subject, queue, sid))
+        return removed
+
+    def account_rows(self):
+        """(name, connections, subscriptions, in_msgs, in_bytes, out_msgs, out_bytes) of each account that has a name here."""
+        cdef uint32_t i
+        cdef account_t* a
+        cdef connection_t* c
+        live = {}
+        for i in range(self.e.connections_count):
+            c = self.e.connections[i]
+            if c != NULL:
+                row = live.setdefault(<uint64_t>c.account, [0, 0, 0, 0])
+                row[0] += c.in_msgs
+                row[1] += c.in_bytes
+                row[2] += c.out_msgs
+                row[3] += c.out_bytes
+        rows = []
+        for i in range(self.e.accounts_count):
+            a = self.e.accounts[i]
+            if a.name != NULL:
+                row = live.get(<uint64_t>a, (0, 0, 0, 0))
+                rows.append((a.name[:a.name_bytes], a.connections, a.subscriptions, a.closed_in_msgs + row[0],
+                             a.closed_in_bytes + row[1], a.closed_out_msgs + row[2], a.closed_out_bytes + row[3]))
+        return rows
+
     def drop_subscriptions(self, uint32_t slot, uint64_t client_id):
         """Take out all subscriptions of a connection: a second CONNECT starts afresh."""
         cdef connection_t* c = self.find(slot, client_id)
@@ -1403,27 +1583,27 @@ cdef class Engine:
 
     # What rides on the engine (stream/): its own messages and subscriptions
 
-    def publish(self, bytes subject, bytes payload, bytes reply=b"", bytes headers=b"", shown=None):
+    def publish(self, bytes subject, bytes payload, bytes reply=b"", bytes headers=b"", shown=None, bytes account=b"$G"):
         """Publish from inside the shard; to how many it went. headers: a whole header block ("NATS/1.0\\r\\n...").
 
         It goes out at the next flush. Receivers see `shown` instead of `subject` when that is given.
         """
         cdef bytes name = b"" if shown is None else shown
         cdef bytes whole = headers + payload if headers else payload
-        return engine_publish(&self.e, self.e.account, subject, len(subject), NULL if shown is None else <char*>name,
+        return engine_publish(&self.e, self.account_of(account), subject, len(subject), NULL if shown is None else <char*>name,
                               len(name), reply, len(reply), len(headers) if headers else -1, whole, len(whole))
 
-    def interest(self, bytes subject):
+    def interest(self, bytes subject, bytes account=b"$G"):
         """Whether anyone, on any shard, would get what is published to this literal subject."""
-        return engine_interest(&self.e, self.e.account, subject, len(subject))
+        return engine_interest(&self.e, self.account_of(account), subject, len(subject))
 
     def interest_told(self):
         """Whether every change of interest of this shard is on its way to the others (see the control rings)."""
         return self.e.control_spilled_shards == 0
 
-    def sink(self):
+    def sink(self, bytes account=b"$G"):
         """A new sink whose messages become events: its number, for sink_subscribe."""
-        cdef connection_t* c = sink_new(&self.e, sink_to_events(), <void*><uint64_t>(len(self.sinks)))
+        cdef connection_t* c = sink_new_in(&self.e, self.account_of(account), sink_to_events(), <void*><uint64_t>(len(self.sinks)))
         self.sinks.append(<uint64_t>c)
         return len(self.sinks) - 1
 
@@ -1497,17 +1677,32 @@ cdef class Engine:
             return []
         return [subscription_row(c.sids[i].home, c.sids[i]) for i in range(c.sids_capacity) if c.sids[i] != NULL]
 
-    def all_subscriptions(self, test_subject=None):
-        """The same of every connection; with a subject, only those that it would reach."""
+    cdef list accounts_named(self, account):
+        """Addresses of all accounts, or of one."""
+        cdef uint32_t i
+        cdef bytes name
+        if account is None:
+            return [<uint64_t>self.e.accounts[i] for i in range(self.e.accounts_count)]
+        name = account
+        return [<uint64_t>a for a in (<uint64_t>account_known(&self.e, name, <uint32_t>len(name)),) if a]
+
+    def all_subscriptions(self, test_subject=None, account=None):
+        """The same of every connection, or of those of one account; with a subject, only those that it would reach."""
+        rows = []
+        for a in self.accounts_named(account):
+            rows += self.account_subscriptions(<account_t*><uint64_t>a, test_subject)
+        return rows
+
+    cdef list account_subscriptions(self, account_t* a, test_subject):
         cdef _Rows rows = _Rows()
         cdef uint32_t i, j
         cdef bytes s
         rows.rows = []
         if test_subject is None:
-            sublist_walk(self.e.account, collect, <void*>rows)
+            sublist_walk(a, collect, <void*>rows)
             return rows.rows
         s = test_subject
-        sublist_match(self.e.account, s, len(s), sb_hash(s, len(s), self.e.account.seed), &self.e.match)
+        sublist_match(a, s, len(s), sb_hash(s, len(s), a.seed), &self.e.match)
         for i in range(self.e.match.lists_count):
             for j in range(self.e.match.lists[i].count):
                 collect(<void*>rows, self.e.match.lists[i], member_at(self.e.match.lists[i], j))
@@ -1517,45 +1712,70 @@ cdef class Engine:
                         member_at(&self.e.match.queues[i].queue.members, j))
         return rows.rows
 
-    def sublist_stats(self):
-        """The numbers of /subsz for this shard."""
-        cdef account_t* a = self.e.account
-        cdef uint32_t i
+    def sublist_stats(self, account=None):
+        """The numbers of /subsz for this shard, over all accounts or of one. Hits and misses are those of all."""
+        cdef account_t* a
+        cdef uint64_t i
         cdef uint64_t most = 0
         cdef uint64_t total = 0
         cdef uint64_t routes = 0
+        cdef uint64_t subscriptions = 0
+        cdef uint64_t inserts = 0
+        cdef uint64_t removes = 0
         cdef route_t* r
-        for i in range(2 * ROUTE_SETS):
-            r = a.routes[i]
-            if r != NULL:
-                routes += 1
-                total += r.targets_count + r.queue_groups_count
-                most = max(most, <uint64_t>r.targets_count + r.queue_groups_count)
+        for address in self.accounts_named(account):
+            a = <account_t*><uint64_t>address
+            subscriptions += a.subscriptions
+            inserts += a.inserts
+            removes += a.removes
+            for i in range(2 * (a.route_mask + 1) if a.routes_cached else 0):
+                r = a.routes[i]
+                if r != NULL:
+                    routes += 1
+                    total += r.targets_count + r.queue_groups_count
+                    most = max(most, <uint64_t>r.targets_count + r.queue_groups_count)
         hits = self.e.stats.route_hits
         misses = self.e.stats.route_misses
         return {
-            "num_subscriptions": a.subscriptions, "num_cache": routes, "num_inserts": a.inserts,
-            "num_removes": a.removes, "num_matches": hits + misses,
+            "num_subscriptions": subscriptions, "num_cache": routes, "num_inserts": inserts,
+            "num_removes": removes, "num_matches": hits + misses,
             "cache_hit_rate": hits / (hits + misses) if hits + misses else 0.0,
             "max_fanout": most, "avg_fanout": total / routes if routes else 0.0,
         }
 
     def memory(self):
         """Bytes in output chunks and numbers of what is allocated, to find leaks."""
+        cdef uint32_t i
         return {"out_bytes": self.e.out.bytes_owned, "connections": self.e.stats.connections,
-                "subscriptions": self.e.account.subscriptions, "patterns": self.e.account.patterns,
-                "routes": self.e.account.routes_cached, "overflow_bytes": self.e.stats.overflow_bytes}
+                "subscriptions": sum([self.e.accounts[i].subscriptions for i in range(self.e.accounts_count)]),
+                "patterns": sum([self.e.accounts[i].patterns for i in range(self.e.accounts_count)]),
+                "routes": sum([self.e.accounts[i].routes_cached for i in range(self.e.accounts_count)]),
+                "overflow_bytes": self.e.stats.overflow_bytes}
 
-    def trim(self):
-        """Give unused memory back once things are quiet after many came and went. For a timer of about a second."""
-        cdef uint64_t changes = (self.e.account.inserts + self.e.account.removes
-                                 + CONNECTION_CHANGES * (self.e.stats.connections_total + self.e.stats.closed_total))
+    def trim(self, forget):
+        """Give unused memory back once things are quiet after many came and went. For a timer of about a second.
+
+        forget(): the control side's part, called before free memory goes back to the system."""
+        cdef uint32_t i
+        cdef uint64_t changes = CONNECTION_CHANGES * (self.e.stats.connections_total + self.e.stats.closed_total)
+        for i in range(self.e.accounts_count):
+            changes += self.e.accounts[i].inserts + self.e.accounts[i].removes
         if changes != self.changes_seen:
             self.changes_seen = changes
         elif changes - self.changes_trimmed > TRIM_CHANGES:
             self.changes_trimmed = changes
+            forget()
             with nogil:
                 out_free_pools(&self.e.out)
+                slots_trim(&self.e)
+                events_trim(&self.e)
+                for i in range(self.e.accounts_count):
+                    routes_drop_idle(self.e.accounts[i], self.e.shards > 1)
+                routes_free_dead()
+                for i in range(self.e.shards):
+                    if i != self.e.shard:
+                        ring_give_back(self.e.peers[i].data_out)
+                        ring_give_back(self.e.peers[i].control_out)
                 mem_trim()
 
     def take_events(self):

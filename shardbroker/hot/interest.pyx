@@ -12,6 +12,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy
 
+from shardbroker.hot.accounts cimport account_told
 from shardbroker.hot.bytes cimport sb_hash, sb_likely, sb_lowest
 from shardbroker.hot.memory cimport mem_alloc
 from shardbroker.hot.model cimport account_t, connection_t, members_t, queue_t, route_t, subscription_t
@@ -129,9 +130,9 @@ cdef void interest_send(engine_t* e, message_t* m, uint32_t shard, bint plain, q
         memcpy(p + sizeof(shown_record_t), m.shown, m.shown_bytes)
         p += sizeof(shown_record_t) + shown_bytes
     r = <message_record_t*>p
-    r.hash = m.hash
-    r.client_id = m.client_id
     r.account = m.account.id
+    r.client_id = m.client_id
+    r.reserved = 0
     r.slot = m.slot
     r.header_bytes = m.header_bytes
     r.payload_bytes = m.payload_bytes
@@ -162,7 +163,7 @@ cdef void interest_request(engine_t* e, uint32_t shard, const char* data, uint32
     commit(e, shard, False, spilled)
 
 
-cdef bint send_interest(engine_t* e, uint32_t shard, int kind, uint32_t account, uint32_t count, const char* subject,
+cdef bint send_interest(engine_t* e, uint32_t shard, int kind, uint64_t account, uint32_t count, const char* subject,
                         uint32_t subject_bytes, const char* queue, uint32_t queue_bytes) noexcept nogil:
     cdef bint spilled
     cdef uint32_t bytes = <uint32_t>sizeof(interest_record_t) + subject_bytes + queue_bytes
@@ -173,7 +174,6 @@ cdef bint send_interest(engine_t* e, uint32_t shard, int kind, uint32_t account,
     r.count = count
     r.subject_bytes = subject_bytes
     r.queue_bytes = queue_bytes
-    r.reserved = 0
     p += sizeof(interest_record_t)
     if subject_bytes:
         memcpy(p, subject, subject_bytes)
@@ -184,7 +184,7 @@ cdef bint send_interest(engine_t* e, uint32_t shard, int kind, uint32_t account,
     return spilled
 
 
-cdef bint tell_all(engine_t* e, int kind, uint32_t account, uint32_t count, const char* subject, uint32_t subject_bytes,
+cdef bint tell_all(engine_t* e, int kind, uint64_t account, uint32_t count, const char* subject, uint32_t subject_bytes,
                    const char* queue, uint32_t queue_bytes) noexcept nogil:
     """One interest record to every other shard; whether any had to wait in an overflow queue."""
     cdef bint spilled = False
@@ -299,11 +299,17 @@ cdef uint64_t interest_route(engine_t* e, message_t* m, route_t* r) noexcept nog
     return r.remote
 
 
+cdef void forget_interest(engine_t* e, uint32_t shard) noexcept nogil:
+    cdef uint32_t i
+    for i in range(e.accounts_count):
+        sublist_remote_forget(e.accounts[i], shard)
+
+
 cdef void forget(engine_t* e, uint32_t shard) noexcept nogil:
     """Everything that is known of a shard's former process."""
     cdef peer_t* p = &e.peers[shard]
     cdef connection_t* c
-    sublist_remote_forget(e.account, shard)
+    forget_interest(e, shard)
     e.stats.overflow_bytes -= p.data_spill.bytes + p.control_spill.bytes
     spill_free(&p.data_spill)
     spill_free(&p.control_spill)
@@ -326,7 +332,8 @@ cdef void on_interest(engine_t* e, uint32_t shard, int kind, const char* body, s
     cdef const interest_record_t* r = <const interest_record_t*>body
     cdef const char* subject = body + sizeof(interest_record_t)
     cdef const char* queue
-    if not record_interest_check(body, n) or r.account != e.account.id:
+    cdef account_t* a = e.account
+    if not record_interest_check(body, n):
         e.stats.ring_corrupt += 1
         return
     if r.epoch != p.epoch:
@@ -339,7 +346,7 @@ cdef void on_interest(engine_t* e, uint32_t shard, int kind, const char* body, s
     if slot_state(p.slot) == SB_SLOT_DEAD:
         return                          # nobody wants it any more
     if kind == RECORD_SNAPSHOT_BEGIN:
-        sublist_remote_forget(e.account, shard)
+        forget_interest(e, shard)
         p.in_snapshot = True
         return
     if kind == RECORD_SNAPSHOT_END:
@@ -351,14 +358,17 @@ cdef void on_interest(engine_t* e, uint32_t shard, int kind, const char* body, s
     if p.snapshot_awaited and not p.in_snapshot:
         return                          # older than the snapshot, which has it
     queue = subject + r.subject_bytes
-    if r.subject_bytes == 0 or subject_check(subject, r.subject_bytes) == SUBJECT_INVALID:
+    if r.account != a.id:
+        # Another shard may be the first to have someone of this account.
+        a = account_told(e, r.account)
+    if a == NULL or r.subject_bytes == 0 or subject_check(subject, r.subject_bytes) == SUBJECT_INVALID:
         e.stats.ring_corrupt += 1
     elif kind == RECORD_PLAIN:
-        sublist_remote_plain(e.account, shard, r.count != 0, subject, r.subject_bytes)
+        sublist_remote_plain(a, shard, r.count != 0, subject, r.subject_bytes)
     elif r.queue_bytes == 0:
         e.stats.ring_corrupt += 1
     else:
-        sublist_remote_queue(e.account, shard, e.shards, r.count, subject, r.subject_bytes, queue, r.queue_bytes)
+        sublist_remote_queue(a, shard, e.shards, r.count, subject, r.subject_bytes, queue, r.queue_bytes)
 
 
 cdef bint interest_control(engine_t* e) noexcept nogil:
@@ -472,6 +482,7 @@ cdef void interest_stall(engine_t* e, message_t* m) noexcept nogil:
 
 cdef struct snapshot_t:
     engine_t* e
+    account_t* account
     uint32_t shard
 
 
@@ -483,22 +494,25 @@ cdef void snapshot_visit(void* context, members_t* home, bint pattern) noexcept 
     n = sublist_subject(home, NULL)
     text = <char*>mem_alloc(n)
     sublist_subject(home, text)
-    if q == NULL and not pattern and in_directory(s.e, fingerprint(s.e.account, text, n)):
+    if q == NULL and not pattern and in_directory(s.e, fingerprint(s.account, text, n)):
         free(text)
         return
     if q == NULL:
-        send_interest(s.e, s.shard, RECORD_PLAIN, s.e.account.id, 1, text, <uint32_t>n, NULL, 0)
+        send_interest(s.e, s.shard, RECORD_PLAIN, s.account.id, 1, text, <uint32_t>n, NULL, 0)
     else:
-        send_interest(s.e, s.shard, RECORD_QUEUE, s.e.account.id, home.count, text, <uint32_t>n, q.name, q.name_bytes)
+        send_interest(s.e, s.shard, RECORD_QUEUE, s.account.id, home.count, text, <uint32_t>n, q.name, q.name_bytes)
     free(text)
 
 
 cdef void send_snapshot(engine_t* e, uint32_t shard) noexcept nogil:
     cdef snapshot_t s
+    cdef uint32_t i
     s.e = e
     s.shard = shard
     send_interest(e, shard, RECORD_SNAPSHOT_BEGIN, e.account.id, 0, NULL, 0, NULL, 0)
-    sublist_walk_interest(e.account, snapshot_visit, &s)
+    for i in range(e.accounts_count):
+        s.account = e.accounts[i]
+        sublist_walk_interest(s.account, snapshot_visit, &s)
     send_interest(e, shard, RECORD_SNAPSHOT_END, e.account.id, 0, NULL, 0, NULL, 0)
 
 
@@ -645,4 +659,4 @@ cdef void interest_free(engine_t* e) noexcept nogil:
             spill_free(&e.peers[i].data_spill)
             spill_free(&e.peers[i].control_spill)
             free(e.peers[i].assembly)
-            sublist_remote_forget(e.account, i)
+            forget_interest(e, i)

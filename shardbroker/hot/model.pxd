@@ -33,6 +33,12 @@ cdef enum:
     CONNECTION_ASYNC_INFO = 1 << 19     # CONNECT said protocol 1: INFO may come at any time
     CONNECTION_SINK = 1 << 20           # no socket: the broker's own, its messages go to a function (hot/sink)
     CONNECTION_PONG_OWED = 1 << 21      # a PING is answered when other shards have confirmed what came before it
+    CONNECTION_RESTRICTED = 1 << 22     # what it publishes is checked (hot/permissions)
+    CONNECTION_FILTERED = 1 << 23       # what it receives is checked: a denied subject, a reply that it may answer
+    CONNECTION_MAPPED = 1 << 24         # its account maps subjects
+
+cdef enum:
+    SUBSCRIPTION_CLOSED = 1 << 0        # out of every list; freed at the end of the turn
 
 cdef enum:
     NODE_LITERAL = 0
@@ -54,6 +60,61 @@ cdef struct span_t:
     size_t bytes
     chunk_t* chunk
 
+cdef enum:
+    CACHED_BYTES_MAX = 54
+
+cdef struct pattern_t:
+    # One entry of a permission (hot/permissions).
+    char* text                          # subject, then queue
+    uint32_t subject_bytes
+    uint32_t queue_bytes                # 0: none
+    bint wild
+
+cdef struct patterns_t:
+    # Literals without a queue first, sorted; then the others.
+    pattern_t* items
+    uint32_t count
+    uint32_t literals
+    bint given                          # there is such a list, even if it is empty
+    bint queues                         # some entry names a queue
+
+cdef struct cached_t:
+    uint64_t hash
+    uint8_t bytes
+    uint8_t answer
+    char subject[CACHED_BYTES_MAX]
+
+cdef struct permissions_t:
+    uint32_t references                 # connections that have it
+    patterns_t publish_allow
+    patterns_t publish_deny
+    patterns_t subscribe_allow
+    patterns_t subscribe_deny
+    bint responses                      # it may answer requests
+    int64_t responses_max               # each so often; not positive: any number
+    uint64_t responses_ns               # and so long; 0: for ever
+    uint64_t seed                       # of the caches' hash
+    cached_t* published                 # answers by subject; NULL: nobody has asked yet
+    cached_t* received
+
+cdef struct reply_t:
+    reply_t* chained                    # same bucket
+    reply_t* younger
+    uint64_t hash
+    uint64_t at_ns
+    int64_t used
+    uint32_t bytes
+    bint dropped                        # out of its bucket; freed when it is the oldest
+    char subject[1]
+
+cdef struct replies_t:
+    reply_t** buckets
+    uint32_t buckets_count
+    uint32_t count
+    uint32_t kept                       # with those that were dropped
+    reply_t* oldest
+    reply_t* youngest
+
 cdef struct connection_t:
     # Per connection, whole life
     int fd
@@ -72,6 +133,11 @@ cdef struct connection_t:
     uint32_t subscriptions
     uint32_t subscriptions_closed       # how many it had when it was closed
     uint32_t read_bytes_usual           # moving average over its last eight reads or so
+    # What it may do
+    permissions_t* permissions          # NULL: everything
+    replies_t* replies                  # reply subjects that it may answer (allow_responses); NULL: none yet
+    int64_t max_payload
+    uint32_t max_subscriptions          # 0: no limit
     # Output
     span_t* spans
     uint32_t spans_first
@@ -128,7 +194,7 @@ cdef struct subscription_t:
     uint32_t max                        # UNSUB's limit, 0: none (nats-server reads at most nine digits)
     uint32_t index                      # in home
     uint16_t sid_bytes                  # with the space behind it
-    uint16_t closed
+    uint16_t flags                      # SUBSCRIPTION_
     char sid[4]                         # "12 ": as it stands in a MSG line; at least 4 bytes are allocated from here
 
 cdef struct queue_t:
@@ -198,22 +264,32 @@ cdef struct route_t:
 cdef enum:
     LITERAL_PARTS = 256
     GENERATION_BUCKETS = 256
-    ROUTE_SETS = 4096                   # two routes a set
-    ROUTE_SEEN = 4096
+    ROUTE_SETS = 4096                   # two routes a set; so many in an account that is busy
+    ROUTE_SETS_FIRST = 64               # and in one that is not
 
 cdef struct account_t:
     # One account's subject space: its sublist and its routes.
-    uint32_t id
+    uint64_t id                         # the same on every shard: from its name (hot/accounts)
     uint64_t seed                       # of every hash of this account's subjects
+    char* name                          # NULL: only another shard has named it so far
+    uint32_t name_bytes
+    bint mapped                         # it maps subjects
     literal_table_t literals[LITERAL_PARTS]
     trie_t* root
     uint64_t patterns                   # subscriptions (and remote interest) in the trie
     uint64_t generation_any             # changes of patterns that begin with a wildcard
     uint64_t generations[GENERATION_BUCKETS]
-    route_t** routes                    # ROUTE_SETS x 2
-    uint32_t* seen                      # filter: a route is built at a subject's second publish
+    route_t** routes                    # (route_mask + 1) x 2
+    uint64_t route_mask                 # sets less one
+    uint32_t* seen                      # filter, route_mask + 1: a route is built at a subject's second publish
     uint64_t subscriptions
     uint64_t inserts
     uint64_t removes
     uint64_t matches
     uint64_t routes_cached
+    # Connections of clients: open ones, and what those that have gone had counted
+    uint64_t connections
+    uint64_t closed_in_msgs
+    uint64_t closed_in_bytes
+    uint64_t closed_out_msgs
+    uint64_t closed_out_bytes

@@ -31,9 +31,8 @@ cdef enum:
     RECORD_RECEIPT = 21
 
 cdef struct message_record_t:
-    uint64_t hash
+    uint64_t account
     uint64_t client_id                  # of the publisher
-    uint32_t account
     uint32_t slot                       # of the publisher on its shard
     int32_t header_bytes                # -1: no headers
     uint32_t payload_bytes              # headers included
@@ -43,6 +42,7 @@ cdef struct message_record_t:
     uint16_t queues
     uint8_t plain                       # deliver to plain subscriptions
     uint8_t redraws                     # a queue member was gone so many times
+    uint32_t reserved
 
 cdef struct shown_record_t:
     uint32_t shown_bytes
@@ -53,12 +53,11 @@ cdef struct fragment_record_t:
     uint32_t offset
 
 cdef struct interest_record_t:
+    uint64_t account
     uint32_t epoch                      # of the sender
-    uint32_t account
     uint32_t count
     uint32_t subject_bytes
     uint32_t queue_bytes
-    uint32_t reserved
 
 cdef struct stall_record_t:
     uint64_t client_id

@@ -13,7 +13,8 @@ from shardbroker.hot.connection cimport bury, event_push, sid_add, sid_remove
 from shardbroker.hot.interest cimport interest_subscribe, interest_unsubscribe
 from shardbroker.hot.memory cimport mem_alloc, mem_zero
 from shardbroker.hot.model cimport (
-    CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_OPEN, CONNECTION_SINK, connection_t, subscription_t)
+    CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_OPEN, CONNECTION_SINK, SUBSCRIPTION_CLOSED, account_t, connection_t,
+    subscription_t)
 from shardbroker.hot.state cimport EVENT_MESSAGE, engine_t, event_t, message_t, sink_t
 
 cdef enum:
@@ -21,11 +22,16 @@ cdef enum:
 
 
 cdef connection_t* sink_new(engine_t* e, sink_t sink, void* context) noexcept nogil:
-    """A sink without subscriptions."""
+    """A sink without subscriptions, in the global account."""
+    return sink_new_in(e, e.account, sink, context)
+
+
+cdef connection_t* sink_new_in(engine_t* e, account_t* a, sink_t sink, void* context) noexcept nogil:
+    """The same in another account."""
     cdef connection_t* c = <connection_t*>mem_zero(sizeof(connection_t))
     c.fd = -1
     c.slot = NO_SLOT
-    c.account = e.account
+    c.account = a
     c.flags = CONNECTION_OPEN | CONNECTION_SINK | CONNECTION_HEADERS
     c.spans = &c.spans_inline[0]
     c.spans_capacity = 1
@@ -50,9 +56,9 @@ cdef subscription_t* sink_subscribe(engine_t* e, connection_t* c, const char* su
 
 cdef void sink_unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil:
     """Take one out; it is freed at the end of the turn."""
-    if sub.closed:
+    if sub.flags & SUBSCRIPTION_CLOSED:
         return
-    sub.closed = 1
+    sub.flags |= SUBSCRIPTION_CLOSED
     sid_remove(e, sub.connection, sub)
     interest_unsubscribe(e, sub.connection.account, sub)
     bury(e, sub)

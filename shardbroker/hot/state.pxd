@@ -21,6 +21,7 @@ cdef enum:
     REFERENCE_BYTES = 2048
     REDRAWS_MAX = 3
     REAP_SUBSCRIPTIONS = 20000          # of closing connections, taken out in one turn
+    REAP_CONNECTION = 64                # what the end of one costs beside: it is told to the control side
 
 cdef enum:
     EVENT_CONNECT = 1
@@ -151,7 +152,12 @@ cdef struct engine_t:
     uint32_t shard
     uint32_t shards
     limits_t limits
-    account_t* account                  # $G, the one account so far
+    account_t* account                  # $G
+    account_t** accounts                # all that are known here, $G first (hot/accounts)
+    uint32_t accounts_count
+    uint32_t accounts_capacity
+    account_t** accounts_by_id          # the same: open addressing by id, accounts_slots of them
+    uint32_t accounts_slots
     shard_stats_t* stats
     slot_t* slot
     header_t* header

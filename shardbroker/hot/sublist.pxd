@@ -46,7 +46,7 @@ cdef struct match_t:
 cdef int subject_check(const char* s, size_t n) noexcept nogil
 cdef bint subject_is_literal(const char* s, size_t n) noexcept nogil
 cdef uint32_t subject_tokens(const char* s, size_t n) noexcept nogil
-cdef void account_init(account_t* a, uint32_t id, uint64_t seed) noexcept nogil
+cdef void account_init(account_t* a, uint64_t id, uint64_t seed, uint64_t route_sets) noexcept nogil
 cdef void account_free(account_t* a) noexcept nogil
 cdef change_t sublist_insert(account_t* a, subscription_t* sub, const char* subject, size_t subject_bytes,
                              const char* queue, size_t queue_bytes) noexcept nogil
@@ -61,6 +61,7 @@ cdef void sublist_match(account_t* a, const char* subject, size_t n, uint64_t ha
 cdef route_t* route_build(account_t* a, match_t* m, const char* subject, size_t n, uint64_t hash) noexcept nogil
 cdef void route_drop(account_t* a, const char* subject, size_t n, uint64_t hash) noexcept nogil
 cdef void routes_free_dead() noexcept nogil
+cdef void routes_drop_idle(account_t* a, bint with_remote) noexcept nogil
 cdef uint32_t bucket_of(const char* subject, size_t n) noexcept nogil
 
 ctypedef void (*visit_t)(void* context, members_t* home, subscription_t* sub) noexcept nogil

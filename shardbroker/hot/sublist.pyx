@@ -21,7 +21,7 @@ from libc.string cimport memcmp, memcpy, memset
 from shardbroker.hot.bytes cimport SB_SLACK, sb_hash
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero, slab_alloc, slab_free
 from shardbroker.hot.model cimport (
-    GENERATION_BUCKETS, LITERAL_PARTS, NODE_LITERAL, NODE_QUEUE, NODE_TRIE, ROUTE_SEEN, ROUTE_SETS, account_t,
+    GENERATION_BUCKETS, LITERAL_PARTS, NODE_LITERAL, NODE_QUEUE, NODE_TRIE, ROUTE_SETS, account_t,
     literal_t, literal_table_t, members_t, queue_group_t, queue_t, route_t, subscription_t, target_t, trie_t)
 
 cdef enum:
@@ -426,21 +426,23 @@ cdef size_t trie_subject(trie_t* t, char* out) noexcept nogil:
 
 # ---- insert and remove ------------------------------------------------------------------------------------------
 
-cdef void account_init(account_t* a, uint32_t id, uint64_t seed) noexcept nogil:
+cdef void account_init(account_t* a, uint64_t id, uint64_t seed, uint64_t route_sets) noexcept nogil:
     memset(a, 0, sizeof(account_t))
     a.id = id
     a.seed = seed
-    a.routes = <route_t**>mem_zero(2 * ROUTE_SETS * sizeof(route_t*))
-    a.seen = <uint32_t*>mem_zero(ROUTE_SEEN * sizeof(uint32_t))
+    a.route_mask = route_sets - 1
+    a.routes = <route_t**>mem_zero(2 * route_sets * sizeof(route_t*))
+    a.seen = <uint32_t*>mem_zero(route_sets * sizeof(uint32_t))
 
 
 cdef void account_free(account_t* a) noexcept nogil:
     """After every subscription is gone and remote interest is forgotten."""
     cdef uint32_t i
-    for i in range(2 * ROUTE_SETS):
+    for i in range(2 * (a.route_mask + 1)):
         free(a.routes[i])
     free(a.routes)
     free(a.seen)
+    free(a.name)
     for i in range(LITERAL_PARTS):
         free(a.literals[i].slots)
 
@@ -793,7 +795,10 @@ cdef route_t* route_build(account_t* a, match_t* m, const char* subject, size_t 
     cdef size_t head_bytes, at
     cdef char* p
     cdef route_t* r
-    cdef route_t** entry = &a.routes[2 * (hash & (ROUTE_SETS - 1))]
+    cdef route_t** entry
+    if a.routes_cached > a.route_mask and a.route_mask + 1 < ROUTE_SETS:
+        routes_grow(a)
+    entry = &a.routes[2 * (hash & a.route_mask)]
     for i in range(m.lists_count):
         targets += m.lists[i].count
     head_bytes = aligned(<size_t>(<char*>&(<route_t*>NULL).head[0] - <char*>NULL) + n + 6 + SB_SLACK)
@@ -874,7 +879,7 @@ cdef void routes_free_dead() noexcept nogil:
 
 
 cdef void route_drop(account_t* a, const char* subject, size_t n, uint64_t hash) noexcept nogil:
-    cdef route_t** entry = &a.routes[2 * (hash & (ROUTE_SETS - 1))]
+    cdef route_t** entry = &a.routes[2 * (hash & a.route_mask)]
     cdef int i
     for i in range(2):
         if (entry[i] != NULL and entry[i].hash == hash and entry[i].subject_bytes == n
@@ -884,12 +889,41 @@ cdef void route_drop(account_t* a, const char* subject, size_t n, uint64_t hash)
             return
 
 
+cdef void routes_drop_idle(account_t* a, bint with_remote) noexcept nogil:
+    """Drop routes that lead nowhere: of subjects that someone wanted once. One that is published to still comes back."""
+    cdef uint32_t i
+    cdef route_t* r
+    if a.routes_cached == 0:
+        return
+    for i in range(2 * (a.route_mask + 1)):
+        r = a.routes[i]
+        # With other shards, what the directory said when it was last looked at may be over: it can be looked up again.
+        if r != NULL and r.targets_count == 0 and r.queue_groups_count == 0 and (with_remote or r.remote == 0):
+            route_kill(a, r)
+            a.routes[i] = NULL
+
+
 cdef void routes_drop_all(account_t* a) noexcept nogil:
     cdef uint32_t i
-    for i in range(2 * ROUTE_SETS):
+    if a.routes_cached == 0:
+        return
+    for i in range(2 * (a.route_mask + 1)):
         if a.routes[i] != NULL:
             route_kill(a, a.routes[i])
             a.routes[i] = NULL
+
+
+cdef void routes_grow(account_t* a) noexcept nogil:
+    """More sets, for an account that publishes to more subjects. It fills them anew."""
+    cdef uint64_t sets = (a.route_mask + 1) * 8
+    routes_drop_all(a)
+    if sets > ROUTE_SETS:
+        sets = ROUTE_SETS
+    free(a.routes)
+    free(a.seen)
+    a.route_mask = sets - 1
+    a.routes = <route_t**>mem_zero(2 * sets * sizeof(route_t*))
+    a.seen = <uint32_t*>mem_zero(sets * sizeof(uint32_t))
 
 
 # ---- walks for monitoring and snapshots -------------------------------------------------------------------------

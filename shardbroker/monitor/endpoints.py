@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from shardbroker import limits
+from shardbroker.auth.model import GLOBAL_ACCOUNT
 from shardbroker.errors import close_text
 from shardbroker.shard.report import (
     LIMIT_DEFAULT,
@@ -61,6 +62,7 @@ class ConnzQuery:
             "cid": self.cid,
             "state": self.state,
             "user": self.user,
+            "acc": self.acc,
             "subs": bool(self.subs),
         }
 
@@ -80,6 +82,7 @@ class SubszQuery:
         return {
             "subs": self.subs,
             "test": self.test,
+            "acc": self.acc,
             "offset": min(self.offset, OFFSET_MAX),
             "limit": min(self.limit, OFFSET_MAX),
         }
@@ -335,13 +338,13 @@ def varz(
 
 
 def connz(
-    server_id: str, parts: Mapping[str, Mapping[str, Any]], query: ConnzQuery, account: str, now_ns: int
+    server_id: str, parts: Mapping[str, Mapping[str, Any]], query: ConnzQuery, now_ns: int
 ) -> dict[str, Any]:
     """/connz from the shards' parts: {number: {"total", "rows"}}."""
     body: dict[str, Any] = {"server_id": server_id, "now": rfc3339(now_ns)}
     tail = {"offset": query.offset, "limit": query.limit}
-    # There is one account yet, and nobody comes over MQTT.
-    if query.acc not in ("", account) or query.mqtt_client:
+    # Nobody comes over MQTT.
+    if query.mqtt_client:
         return body | {"num_connections": 0, "total": 0} | tail | {"connections": []}
     total = 0
     shard_of: dict[int, int] = {}
@@ -390,22 +393,24 @@ def _connection(row: ConnectionRow, shard: int, query: ConnzQuery, now_ns: int) 
     }
     if query.auth and row.user:
         body["authorized_user"] = row.user
+    if query.auth and row.account != GLOBAL_ACCOUNT:
+        body["account"] = row.account
     if query.subs == "list" and row.subs:
         body["subscriptions_list"] = [sub[0] for sub in row.subs]
     elif query.subs == "detail" and row.subs:
         body["subscriptions_list_detail"] = [
-            _subscription(SubscriptionRow(*[*sub, row.cid]), None) for sub in row.subs
+            _subscription(SubscriptionRow(*[*sub, row.cid])) for sub in row.subs
         ]
     if query.auth:
-        body["name_tag"] = "$G"
+        body["name_tag"] = row.account
     return body | {"shard": shard}
 
 
 def subsz(
-    server_id: str, parts: Mapping[str, Mapping[str, Any]], query: SubszQuery, account: str, now_ns: int
+    server_id: str, parts: Mapping[str, Mapping[str, Any]], query: SubszQuery, now_ns: int
 ) -> dict[str, Any]:
     """/subsz from the shards' parts: {number: {"stats", "total", "rows"}}."""
-    mine = list(parts.values()) if query.acc in ("", account) else []
+    mine = list(parts.values())
     stats = [part["stats"] for part in mine]
 
     def added(name: str) -> int:
@@ -430,13 +435,12 @@ def subsz(
     rows = [SubscriptionRow(*fields) for part in mine for fields in part["rows"]]
     rows = rows[query.offset : query.offset + query.limit]
     if rows:
-        body["subscriptions_list"] = [_subscription(row, account) for row in rows]
+        body["subscriptions_list"] = [{"account": row.account, "account_tag": row.account} | _subscription(row) for row in rows]
     return body
 
 
-def _subscription(row: SubscriptionRow, account: str | None) -> dict[str, Any]:
-    body: dict[str, Any] = {"account": account} if account else {}
-    body["subject"] = row.subject
+def _subscription(row: SubscriptionRow) -> dict[str, Any]:
+    body: dict[str, Any] = {"subject": row.subject}
     if row.queue:
         body["qgroup"] = row.queue
     body |= {"sid": row.sid, "msgs": row.delivered}

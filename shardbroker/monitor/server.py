@@ -28,7 +28,6 @@ from shardbroker.shm import stats
 from shardbroker.shm.layout import SLOT_STATES
 from shardbroker.shm.segment import Segment
 
-ACCOUNT = "$G"
 METHODS = ["GET", "HEAD", "POST"]
 HEADERS = {"Access-Control-Allow-Origin": "*"}
 # monitor.go gives a client 5 s for its headers; connections that say nothing are closed.
@@ -111,7 +110,7 @@ class Monitor:
         async with self._page_lock:
             answer = await self._channel.request({"op": "connz", "query": query.for_shards()})
         server_id = await self._server_id()
-        return _json(endpoints.connz(server_id, answer["shards"], query, ACCOUNT, time.time_ns()))
+        return _json(endpoints.connz(server_id, answer["shards"], query, time.time_ns()))
 
     async def _subsz(self, request: Request) -> Response:
         self._requests["/subsz"] += 1
@@ -119,7 +118,7 @@ class Monitor:
         async with self._page_lock:
             answer = await self._channel.request({"op": "subsz", "query": query.for_shards()})
         server_id = await self._server_id()
-        return _json(endpoints.subsz(server_id, answer["shards"], query, ACCOUNT, time.time_ns()))
+        return _json(endpoints.subsz(server_id, answer["shards"], query, time.time_ns()))
 
     async def _server_id(self) -> str:
         front = await self._channel.request({"op": "varz"})

@@ -11,11 +11,8 @@ import asyncio
 import base64
 import os
 import traceback
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
-
-import orjson
 
 from shardbroker import errors
 from shardbroker.auth.gate import ANYBODY, Identity, Login, Refusal
@@ -23,6 +20,8 @@ from shardbroker.clock import Clock
 from shardbroker.errors import ClientError, CloseReason
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.options import Options
+from shardbroker.shard.accounts import Accounts, Front
+from shardbroker.shard.closed import ClosedConnections
 from shardbroker.shard.connect import DEFAULTS, ConnectError, ConnectOptions, parse_connect
 from shardbroker.shard.logins import Logins
 from shardbroker.shard.report import ConnectionRow, sort_rows
@@ -126,6 +125,7 @@ class Clients:
         *,
         closed_max: int,
         on_ready: Callable[[], None],
+        front: Front | None = None,
     ) -> None:
         # Whole life
         self._engine = engine
@@ -138,9 +138,11 @@ class Clients:
         self._info = info
         self._options = options
         self._logins = Logins(options, clock)
-        # Connections by slot, and those that have ended: their ConnectionRow as JSON, 250 bytes instead of 1,200
+        self.accounts = Accounts(engine, options, front)
+        self.accounts.watch(self._logins.accounts)
+        # Connections by slot, and those that have ended
         self._by_slot: list[Client | None] = []
-        self._closed: deque[bytes] = deque(maxlen=max(closed_max, 0))
+        self._closed = ClosedConnections(closed_max)
         self._connects: dict[bytes, ConnectOptions] = {}
         self._expiries: dict[int, asyncio.TimerHandle] = {}  # by client id
         self.open_count = 0
@@ -172,6 +174,12 @@ class Clients:
         self.open_count += 1
         if self._options.debug:
             self._log.debug(f"{client} - Client connection created")
+
+    def trim(self) -> None:
+        """Forget the highest slots when nobody is in them."""
+        by_slot = self._by_slot
+        while by_slot and by_slot[-1] is None:
+            by_slot.pop()
 
     # -- events of the data path --
 
@@ -240,6 +248,7 @@ class Clients:
         def settle(answer: Identity | Refusal) -> None:
             self._on_answer(slot, client, answer, first=first, implicit=arg is None)
 
+        self._leave(client)
         answer = self._logins.begin(client.login(), lambda: self._client(slot, client_id) is client, settle)
         if answer is not None:
             settle(answer)
@@ -250,7 +259,6 @@ class Clients:
         """The rest of processConnect, once it is known who the client is."""
         options = client.options
         assert options is not None
-        client.identity = None
         if isinstance(answer, Refusal) or options.new_account or options.account:
             self._violation(slot, client, answer)
         elif not 0 <= options.protocol <= 1:
@@ -258,26 +266,49 @@ class Clients:
         elif options.no_responders and not (options.headers and self._options.headers):
             self._refuse_connect(slot, client, errors.NO_RESPONDERS_REQUIRES_HEADERS)
         else:
-            client.identity = answer
-            self._expire_later(slot, client)
-            pong_info = b""
-            if first and options.protocol >= 1:
-                account = client.account
-                pong_info = self._info.connect_line(
-                    client.client_id, client.ip, client.nonce, account, account == self._options.system_account
-                )
-            self._engine.connected(
-                slot,
-                client.client_id,
-                verbose=options.verbose,
-                pedantic=options.pedantic,
-                echo=options.echo,
-                headers=options.headers,
-                no_responders=options.no_responders,
-                protocol=options.protocol,
-                first_pong_info=pong_info,
-                implicit=implicit,
+            identity = answer
+
+            def settle(has_room: bool) -> None:
+                if has_room:
+                    self._enter(slot, client, identity, options, first=first, implicit=implicit)
+                else:
+                    self._refuse_connect(slot, client, errors.MAXIMUM_ACCOUNT_CONNECTIONS)
+
+            has_room = self.accounts.admit(identity, lambda: self._client(slot, client.client_id) is client, settle)
+            if has_room is not None:
+                settle(has_room)
+
+    def _enter(
+        self, slot: int, client: Client, identity: Identity, options: ConnectOptions, *, first: bool, implicit: bool
+    ) -> None:
+        """The client is in."""
+        client.identity = identity
+        self._expire_later(slot, client)
+        self.accounts.enter(slot, client.client_id, identity)
+        pong_info = b""
+        if first and options.protocol >= 1:
+            account = client.account
+            pong_info = self._info.connect_line(
+                client.client_id, client.ip, client.nonce, account, account == self._options.system_account
             )
+        self._engine.connected(
+            slot,
+            client.client_id,
+            verbose=options.verbose,
+            pedantic=options.pedantic,
+            echo=options.echo,
+            headers=options.headers,
+            no_responders=options.no_responders,
+            protocol=options.protocol,
+            first_pong_info=pong_info,
+            implicit=implicit,
+        )
+
+    def _leave(self, client: Client) -> None:
+        """It has gone, or says anew who it is."""
+        identity, client.identity = client.identity, None
+        if identity is not None:
+            self.accounts.left(identity)
 
     def _parse(self, arg: bytes, before: ConnectOptions | None) -> ConnectOptions:
         if before is not None:
@@ -339,12 +370,10 @@ class Clients:
         if timer := self._expiries.pop(client_id, None):
             timer.cancel()
         stop_ns = self._clock.time_ns()
-        if self._closed.maxlen:
-            offset = stop_ns - self._clock.monotonic_ns()
-            line = orjson.dumps(tuple(_row(client, row[2:11], offset, stop_ns, reason)))
-            # A copy, since orjson's own bytes keep the kilobytes that they were written in.
-            self._closed.append(bytes(memoryview(line)))
+        offset = stop_ns - self._clock.monotonic_ns()
+        self._closed.append(_row(client, row[2:11], offset, stop_ns, reason))
         self._log_closed(client, reason)
+        self._leave(client)
 
     def _log_closed(self, client: Client, reason: int) -> None:
         log, options = self._log, self._options
@@ -403,9 +432,13 @@ class Clients:
         self._info = info
         self._engine.apply(options.engine_settings())
         self._logins.apply(options)
+        self.accounts.apply(options)
+        self.accounts.watch(self._logins.accounts)
         for slot, client in self._each():
             if client.identity is not None:
                 self._check_again(slot, client, client.identity)
+            self._limit(slot, client)
+        self.accounts.recount(client.identity for _, client in self._each() if client.identity is not None)
 
     def watch_accounts(self) -> None:
         """Look whether accounts of an operator have other claims: then their users are restricted or cut."""
@@ -421,7 +454,7 @@ class Clients:
         """Whether a client may stay under the rules of a reload, and as whom (reload.go reloadAuthorization)."""
         still = self._logins.still(before, accounts_only=accounts_only)
         if isinstance(still, Identity):
-            client.identity = still
+            self._changed(slot, client, still)
             if still.expires or before.expires:
                 self._expire_later(slot, client)
             return
@@ -436,13 +469,31 @@ class Clients:
                 # It comes back, and is then in its new account.
                 self._engine.close(slot, client.client_id, CloseReason.CLIENT_CLOSED)
             else:
-                client.identity = answer
+                self._changed(slot, client, answer)
 
         answer = self._logins.begin(
             client.login(), lambda: self._client(slot, client.client_id) is client, settle
         )
         if answer is not None:
             settle(answer)
+
+    def _changed(self, slot: int, client: Client, identity: Identity) -> None:
+        """It stays, but what it may do may have changed (client.go processSubsOnConfigReload)."""
+        before, client.identity = client.identity, identity
+        if before is not None and before.permissions == identity.permissions:
+            return
+        for subject, queue, sid in self._engine.restrict(slot, client.client_id, identity.permissions):
+            using = b" using queue " + _go_quoted(queue) if queue is not None else b""
+            what = b"%b%b (sid %b)" % (_go_quoted(subject), using, _go_quoted(sid))
+            self._engine.error(slot, client.client_id, b"Permissions Violation for Subscription to " + what)
+            self._log.notice(f"Removed sub {_printable(what)} for {client.user} - not authorized")
+
+    def _limit(self, slot: int, client: Client) -> None:
+        max_payload, max_subscriptions = self.accounts.limits_of(client.identity or ANYBODY)
+        if not self._engine.limit(slot, client.client_id, max_payload, max_subscriptions):
+            self._log.error(f"{client} - {errors.MAXIMUM_SUBSCRIPTIONS.text}")
+            text = errors.MAXIMUM_SUBSCRIPTIONS.text.encode()
+            self._engine.error(slot, client.client_id, text, CloseReason.MAX_SUBSCRIPTIONS_EXCEEDED)
 
     def shed(self, count: int) -> None:
         """Close the newest `count` connections: max_connections is lower now."""
@@ -465,6 +516,7 @@ class Clients:
     def end(self) -> None:
         """No answer that is still awaited will be given."""
         self._logins.close()
+        self.accounts.close()
 
     def close(self, slot: int, client_id: int) -> None:
         self._engine.close(slot, client_id, CloseReason.SERVER_SHUTDOWN)
@@ -485,7 +537,11 @@ class Clients:
             rows += opened
         if state in ("closed", "all"):
             total += len(self._closed)
-            rows += self._closed_rows()
+            rows += self._closed.rows()
+        account = query.get("acc", "")
+        if account:
+            rows = [row for row in rows if row.account == account]
+            total = len(rows)
         if cid:
             rows = [row for row in rows if row.cid == cid]
         elif user:
@@ -505,9 +561,6 @@ class Clients:
                 rows.append(_row(client, row[2:11], offset, 0, 0))
         return rows
 
-    def _closed_rows(self) -> list[ConnectionRow]:
-        return [ConnectionRow._make(orjson.loads(row)) for row in self._closed]
-
     def _with_subscriptions(self, row: ConnectionRow, slot: int | None) -> ConnectionRow:
         if slot is None:
             return row
@@ -517,10 +570,11 @@ class Clients:
 
     def subsz(self, query: dict[str, Any]) -> dict[str, Any]:
         """This shard's part of a /subsz: {"stats": {...}, "total": n, "rows": [...]}"""
-        answer: dict[str, Any] = {"stats": self._engine.sublist_stats(), "total": 0, "rows": []}
+        account = query.get("acc", "").encode() or None
+        answer: dict[str, Any] = {"stats": self._engine.sublist_stats(account), "total": 0, "rows": []}
         if query["subs"]:
             test = query["test"].encode() or None
-            found = self._engine.all_subscriptions(test)
+            found = self._engine.all_subscriptions(test, account)
             answer["total"] = len(found)
             answer["rows"] = [_subscription(sub) for sub in found[: query["offset"] + query["limit"]]]
         return answer
@@ -571,11 +625,12 @@ def _row(
         said.lang,
         said.version,
         client.user,
+        client.account,
     )
 
 
 def _subscription(sub: tuple[Any, ...]) -> list[Any]:
-    subject, queue, sid, delivered, most, _, client_id = sub
+    subject, queue, sid, delivered, most, _, client_id, account = sub
     return [
         subject.decode("utf-8", "replace"),
         queue.decode("utf-8", "replace") if queue is not None else None,
@@ -583,12 +638,19 @@ def _subscription(sub: tuple[Any, ...]) -> list[Any]:
         delivered,
         most,
         client_id,
+        account.decode("utf-8", "replace"),
     ]
 
 
 def _printable(text: bytes) -> str:
     """Bytes from a client as a log may show them: one line, nothing that a terminal obeys."""
     return text.decode("utf-8", "replace").translate(_CONTROLS)
+
+
+def _go_quoted(name: bytes) -> bytes:
+    """As hot/connection.pyx quote."""
+    escaped = name.replace(b"\\", b"\\\\").replace(b'"', b'\\"')
+    return b'"%b"' % b"".join(b"\\x%02x" % b if b < 32 or b == 127 else bytes([b]) for b in escaped)
 
 
 def _quoted(text: str) -> str:

@@ -45,6 +45,11 @@ class Logins:
         )
 
     @property
+    def accounts(self) -> AccountBook | None:
+        """The accounts of the operator, if there is one."""
+        return self.operator.accounts if self.operator is not None else None
+
+    @property
     def required(self) -> bool:
         """Whether anyone is asked who he is."""
         return self.operator is not None or self.gate.required

@@ -38,6 +38,7 @@ class ConnectionRow(NamedTuple):
     lang: str
     version: str
     user: str
+    account: str = "$G"
     # [subject, queue or None, sid, delivered, max] of each, when asked for
     subs: list[list[Any]] | None = None
 
@@ -51,6 +52,7 @@ class SubscriptionRow(NamedTuple):
     delivered: int
     max: int
     cid: int
+    account: str = "$G"
 
 
 def _uptime(row: ConnectionRow) -> int:

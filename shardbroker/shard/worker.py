@@ -6,6 +6,7 @@ Started by fork from the front (ipc/child.py), so everything is imported already
 from __future__ import annotations
 
 import asyncio
+import gc
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,7 @@ class Worker:
             SystemClock(),
             closed_max=setup.options.max_closed_clients // setup.shards,
             on_ready=self._ready,
+            front=setup.channel,
         )
         eventfd = setup.eventfds[setup.shard] if setup.shards > 1 else -1
         self.selector = Selector(self._engine, self.clients.on_events, eventfd, setup.control_line_max)
@@ -145,9 +147,15 @@ class Worker:
     async def _watch_usage(self) -> None:
         while True:
             self._usage.update()
-            self._engine.trim()
+            self._engine.trim(self._forget)
             self.clients.watch_accounts()
             await asyncio.sleep(USAGE_SECONDS)
+
+    def _forget(self) -> None:
+        self.clients.trim()
+        # Beside garbage a collection gives back what the interpreter keeps of freed tuples, thousands of each length. What
+        # came with the fork is frozen and not looked at.
+        gc.collect()
 
     def _ready(self) -> None:
         self._intake.ready()

@@ -71,6 +71,7 @@ cdef inline uint64_t directory_version(directory_t *d, uint64_t fingerprint) noe
     return load_acquire_u64(directory_version_of(d, fingerprint))
 
 
+cdef void directory_map(directory_t *d) noexcept nogil
 cdef int directory_add(directory_t *d, uint64_t fingerprint, uint32_t shard) noexcept nogil
 cdef void directory_remove(directory_t *d, uint64_t fingerprint, uint32_t shard) noexcept nogil
 cdef uint64_t directory_clear_shard(directory_t *d, uint32_t shard) noexcept nogil

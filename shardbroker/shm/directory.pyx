@@ -16,6 +16,9 @@ cdef extern from "<unistd.h>" nogil:
     const int SEEK_DATA
     const int SEEK_HOLE
 
+cdef enum:
+    PAGE_SLOTS = 256                    # 4 KiB
+
 ctypedef enum found_t:
     FOUND_NOTHING = 0
     FOUND_OWN = 1           # the shard's bit is in *slot
@@ -25,6 +28,16 @@ ctypedef enum found_t:
 cdef uint32_t active(directory_t *d) noexcept nogil:
     cdef uint32_t levels = load_acquire_u32(&d.header.levels_active)
     return levels if levels <= SB_DIRECTORY_LEVELS else SB_DIRECTORY_LEVELS
+
+
+cdef void directory_map(directory_t *d) noexcept nogil:
+    """Map the first level, a megabyte, now: subjects spread over it at once, and a process that has it from the start is as
+    large before its first thousand connections as after them."""
+    cdef uint64_t slots = (d.bucket_masks[0] + 1) * SB_DIRECTORY_BUCKET
+    cdef uint64_t i = 0
+    while i < slots:
+        load_relaxed_u64(&d.levels[0][i].fingerprint)
+        i += PAGE_SLOTS
 
 
 cdef void bump_version(directory_t *d, uint64_t fingerprint) noexcept nogil:

@@ -116,6 +116,8 @@ cdef inline bint ring_publish(ring_writer *w) noexcept nogil:
     return True
 
 
+cdef bint ring_give_back(ring_writer *w) noexcept nogil
+
 # ---- reader ----
 
 cdef inline bint ring_readable(ring_reader *r) noexcept nogil:

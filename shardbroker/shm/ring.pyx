@@ -24,6 +24,12 @@ RingInfo = namedtuple("RingInfo", "capacity tail head writer_pid reader_pid")
 RingInfo.__doc__ = "A copy of one ring's header: bytes, positions and processes (0: never attached)."
 
 
+cdef extern from "<sys/mman.h>" nogil:
+    enum:
+        MADV_REMOVE
+    int madvise(void *address, size_t n, int advice)
+
+
 cdef char *map_ring(
         SegmentMap segment, uint32_t writer, uint32_t reader, bint control, bint writable, size_t *mapped) except NULL:
     """Map ring header, bytes, and the bytes again behind them. The address of the header; *mapped is for munmap."""
@@ -72,6 +78,18 @@ cdef identify(ring_header_t *header, SegmentMap segment, uint32_t writer, uint32
         raise LayoutError(f"ring {writer} -> {reader} has a wrong header")
 
 
+cdef bint ring_give_back(ring_writer *w) noexcept nogil:
+    """Give the pages of an empty ring back to the system; whether it was empty. They come back, zeroed, when written.
+
+    A lap touches every page of a ring, and they would stay. Only the writer may: what lies behind the tail is its own, and
+    a reader that has released everything looks at nothing before it. Ring writer only.
+    """
+    if w.claimed or w.tail != w.published or ring_used(w) != 0:
+        return False
+    madvise(w.data, w.capacity, MADV_REMOVE)
+    return True
+
+
 @cython.final
 cdef class RingWriter:
     """RingWriter(segment, writer, reader, control=False): the writing end; goes on at the published tail.
@@ -111,6 +129,10 @@ cdef class RingWriter:
     def claim(self, uint32_t size, uint16_t kind=1, uint16_t flags=0):
         """Claim a record and leave it so (tests: a writer that dies here). False when the ring is full."""
         return ring_claim(&self.w, size, kind, flags) != NULL
+
+    def give_back(self):
+        """Give the pages of the ring back when it is empty; whether it was."""
+        return ring_give_back(&self.w)
 
     def commit(self):
         """The claimed record counts."""

@@ -120,7 +120,7 @@ def test_good_arguments() -> None:
 
 def row(cid: int, **fields: Any) -> ConnectionRow:
     values: dict[str, Any] = dict.fromkeys(ConnectionRow._fields, 0)
-    values |= {"ip": "127.0.0.1", "name": "", "lang": "", "version": "", "user": "", "subs": None}
+    values |= {"ip": "127.0.0.1", "name": "", "lang": "", "version": "", "user": "", "account": "$G", "subs": None}
     return ConnectionRow(
         **(values | {"cid": cid, "start_ns": NOW - cid * SECOND, "last_activity_ns": NOW} | fields)
     )
@@ -134,7 +134,7 @@ def parts(*shards: list[ConnectionRow], total: int | None = None) -> dict[str, d
 
 
 def test_connections_of_all_shards_are_one_list() -> None:
-    answer = connz("ID", parts([row(1), row(4)], [], [row(2), row(3)]), connz_query({}), "$G", NOW)
+    answer = connz("ID", parts([row(1), row(4)], [], [row(2), row(3)]), connz_query({}), NOW)
     assert [one["cid"] for one in answer["connections"]] == [1, 2, 3, 4]
     assert [one["shard"] for one in answer["connections"]] == [0, 2, 2, 0]
     assert (answer["num_connections"], answer["total"], answer["offset"], answer["limit"]) == (4, 4, 0, 1024)
@@ -151,7 +151,7 @@ def test_pages_over_all_shards_have_everyone_once() -> None:
             shards = [
                 sort_rows(everyone[n::3], asked["sort"])[: asked["offset"] + asked["limit"]] for n in range(3)
             ]
-            answer = connz("ID", parts(*shards), query, "$G", NOW)
+            answer = connz("ID", parts(*shards), query, NOW)
             seen += [one["cid"] for one in answer["connections"]]
         assert sorted(seen) == list(range(1, 101))
         if sort == "msgs_from":
@@ -172,7 +172,7 @@ def test_one_connection_in_detail() -> None:
         9, port=5000, in_msgs=1, out_msgs=2, in_bytes=3, out_bytes=4, subscriptions=2, rtt_ns=1_500_000, name="n",
         lang="go", version="1.0", user="me", stalls=3, subs=[["a.*", None, "1", 7, 0], ["b", "q", "x", 0, 5]],
     )  # fmt: skip
-    (shown,) = connz("ID", parts([one]), query, "$G", NOW)["connections"]
+    (shown,) = connz("ID", parts([one]), query, NOW)["connections"]
     assert shown == {
         "cid": 9, "kind": "Client", "type": "nats", "ip": "127.0.0.1", "port": 5000, "start": rfc3339(NOW - 9 * SECOND),
         "last_activity": rfc3339(NOW), "rtt": "1.5ms", "uptime": "9s", "idle": "0s", "pending_bytes": 0, "in_msgs": 1,
@@ -187,15 +187,18 @@ def test_one_connection_in_detail() -> None:
 
 def test_a_closed_connection_says_why() -> None:
     one = row(1, stop_ns=NOW, start_ns=NOW - 61 * SECOND, reason=int(CloseReason.STALE_CONNECTION))
-    (shown,) = connz("ID", parts([one]), connz_query({"state": "closed"}), "$G", NOW + 5 * SECOND)[
+    (shown,) = connz("ID", parts([one]), connz_query({"state": "closed"}), NOW + 5 * SECOND)[
         "connections"
     ]
     assert (shown["stop"], shown["reason"], shown["uptime"]) == (rfc3339(NOW), "Stale Connection", "1m1s")
 
 
-def test_another_account_has_nobody() -> None:
-    answer = connz("ID", parts([row(1)]), connz_query({"acc": "OTHER"}), "$G", NOW)
-    assert (answer["connections"], answer["total"]) == ([], 0)
+def test_accounts_are_named() -> None:
+    """Not the global one (monitor.go Connz); shards are asked for those of one account."""
+    query = connz_query({"acc": "OTHER", "auth": "1"})
+    assert query.for_shards()["acc"] == "OTHER"
+    (shown,) = connz("ID", parts([row(1, account="OTHER")]), query, NOW)["connections"]
+    assert (shown["account"], shown["name_tag"]) == ("OTHER", "OTHER")
 
 
 def test_subscriptions_are_summed() -> None:
@@ -211,11 +214,11 @@ def test_subscriptions_are_summed() -> None:
             "rows": [["c", None, "1", 0, 0, 2]],
         },
     }
-    answer = subsz("ID", shards, subsz_query({"subs": "1", "offset": "1", "limit": "1"}), "$G", NOW)
+    answer = subsz("ID", shards, subsz_query({"subs": "1", "offset": "1", "limit": "1"}), NOW)
     assert (answer["num_subscriptions"], answer["num_matches"], answer["max_fanout"]) == (4, 40, 4)
     assert (answer["cache_hit_rate"], answer["avg_fanout"]) == (0.8, 2.0)
     assert (answer["total"], answer["offset"], answer["limit"]) == (3, 1, 1)
     assert answer["subscriptions_list"] == [
-        {"account": "$G", "subject": "b", "qgroup": "q", "sid": "2", "msgs": 5, "max": 9, "cid": 1}
+        {"account": "$G", "account_tag": "$G", "subject": "b", "qgroup": "q", "sid": "2", "msgs": 5, "max": 9, "cid": 1}
     ]
-    assert subsz("ID", {}, subsz_query({}), "$G", NOW)["cache_hit_rate"] == 0
+    assert subsz("ID", {}, subsz_query({}), NOW)["cache_hit_rate"] == 0

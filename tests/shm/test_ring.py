@@ -76,6 +76,12 @@ class RingModel(RuleBasedStateMachine):
         self.taken.clear()
 
     @rule()
+    def give_back(self) -> None:
+        """Takes nothing away that anyone still reads."""
+        if self.writer.give_back():  # not while a record is claimed
+            assert self.used() == 0
+
+    @rule()
     def skip(self) -> None:
         self.reader.skip()
         self.published.clear()

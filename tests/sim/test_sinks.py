@@ -155,7 +155,7 @@ def test_requests_of_clients_are_intercepted() -> None:
         b"PUB $JS.API.CONSUMER.MSG.NEXT.s.c in.box 1\r\n1\r\nPUB $JS.OTHER in.box 0\r\n\r\n",
     )
     world.turns(1)
-    assert world.of_kind(1, "request") == [(slot, 11, b"$JS.API.INFO", b"in.box", b"", b"{}")]
+    assert world.of_kind(1, "request") == [(slot, 11, b"$JS.API.INFO", b"in.box", b"", b"{}", b"$G")]
     out = world.shards[1].take_output(11)
     assert b"MSG $JS.API.INFO 2 in.box 2\r\n{}\r\n" in out  # who subscribes sees it all the same
     assert out.count(b"503") == 1 and b"Nats-Subject: $JS.OTHER\r\n" in out

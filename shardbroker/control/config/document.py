@@ -24,6 +24,8 @@ from shardbroker.errors import ConfigError
 
 # Files that include files: deeper is a cycle.
 INCLUDE_DEPTH_MAX: Final = 32
+# Maps and arrays in each other. What reads them calls itself, and the deepest that means anything is eight.
+NESTING_DEPTH_MAX: Final = 64
 
 SUFFIXES: Final = {
     unit + ending: base**power
@@ -110,6 +112,7 @@ class _Reader:
         self.pending = pending  # environment variables that are being read, to see cycles
         # For the place being read: the maps around it, outermost first
         self.scopes: list[dict[str, Entry]] = []
+        self.level = 0
 
     def document(self, text: str) -> dict[str, Entry]:
         try:
@@ -140,9 +143,13 @@ class _Reader:
         """The value at a node, placed there."""
         if node.data in ("map", "list"):
             inner = node.children[0]
+            if self.level >= NESTING_DEPTH_MAX:
+                raise self._error("maps and arrays are nested too deeply", node.meta.line, node.meta.column)
+            self.level += 1
             value = (
                 self._entries(inner) if node.data == "map" else [self._value(item) for item in inner.children]
             )
+            self.level -= 1
             return Entry(value, self.file, node.meta.line, node.meta.column)
         token: Token = node.children[0]
         line, column = _position(token)

@@ -11,14 +11,8 @@ from shardbroker.options import Options
 def unserved(options: Options) -> tuple[list[str], list[str]]:
     """(errors, warnings) of what these options ask for in vain."""
     errors, warnings = [], []
-    if options.accounts:
-        errors.append(
-            "accounts and mappings are not served yet, so the server would not separate what it should"
-        )
-    if any(user.permissions for user in options.users):
-        errors.append("permissions are not served yet, so the server would allow what it should not")
-    if options.system_account:
-        errors.append("system_account: accounts are not served yet")
+    if any(account.imports or account.mappings for account in options.accounts):
+        errors.append("imports and mappings are not served yet, so the server would not deliver what it should")
     if options.auth_callout:
         errors.append("auth_callout is not served yet, so the server would admit whom it should not")
     if options.operator_mode:

@@ -1,0 +1,1 @@
+"""Types of accounts.pyx: nothing of it is for Python."""

@@ -1,0 +1,1 @@
+"""Types of permissions.pyx: nothing of it is for Python."""
