@@ -1,0 +1,3 @@
+HEAD: str
+ENTRY: str
+WHOLE_FLAG: int
