@@ -24,8 +24,8 @@ from shardbroker.shard.gauges import Gauges, ProcessUsage
 from shardbroker.shard.intake import Intake
 from shardbroker.shard.loop import Selector
 from shardbroker.shm.layout import SegmentMap
-from shardbroker.stream.manager import Manager
-from shardbroker.stream.settings import stream_settings
+from shardbroker.stream.services import Services
+from shardbroker.stream.settings import stream_accounts, stream_settings
 
 USAGE_SECONDS = 1.0
 # How long a stopping shard tries to get its last bytes out; less than control/supervisor.py waits for it.
@@ -102,25 +102,26 @@ class Worker:
         self._lame = False
         self._stopped = asyncio.Event()
 
-    def _make_streams(self) -> Manager | None:
+    def _make_streams(self) -> Services | None:
         """The stream side, with its streams open. Waits for the disk: nobody is served yet."""
         setup, options = self._setup, self._setup.options
         if not options.jetstream.enabled:
             return None
         name = setup.info(options, False).fields["server_name"]
-        manager = Manager(
+        services = Services(
             self._engine,
             setup.shard,
             setup.shards,
             stream_settings(options, name),
+            stream_accounts(options),
             SystemClock(),
             setup.log,
             lambda slot, client_id: self.clients.describe(slot, client_id, name),
         )
-        manager.open()
-        self.selector.watch_hooks(manager.store.eventfd)
-        self.clients.on_other = manager.on_event
-        return manager
+        services.open()
+        self.selector.watch_hooks(services.store.eventfd)
+        self.clients.on_other = services.on_event
+        return services
 
     async def run(self) -> None:
         if self.streams is not None:

@@ -9,14 +9,14 @@ from typing import Any, Protocol
 import orjson
 
 from shardbroker.clock import Clock
-from shardbroker.hot.engine import Engine
+from shardbroker.stream.face import Face
 from shardbroker.stream.gojson import format_time
 
 PREFIX = "$JS.EVENT.ADVISORY"
 
 
 class Where(Protocol):
-    engine: Engine
+    face: Face
     clock: Clock
     domain: str
     server_name: str
@@ -30,7 +30,7 @@ def new_id() -> str:
 def advise(where: Where, subject: str, kind: str, fields: dict[str, Any]) -> None:
     """Publish one, if anyone wants it. `kind` is its type behind io.nats.jetstream.advisory.v1 (or metric.v1)."""
     name = subject.encode("latin-1", "replace")
-    if not where.engine.interest(name):
+    if not where.face.interest(name):
         return
     said: dict[str, Any] = {
         "type": f"io.nats.jetstream.{kind}",
@@ -40,7 +40,7 @@ def advise(where: Where, subject: str, kind: str, fields: dict[str, Any]) -> Non
     }
     if where.domain:
         said["domain"] = where.domain
-    where.engine.publish(name, orjson.dumps(said))
+    where.face.publish(name, orjson.dumps(said))
 
 
 def stream_action(where: Where, stream: str, action: str) -> None:

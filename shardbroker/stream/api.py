@@ -99,7 +99,7 @@ class Request:
         text = orjson.dumps(said)
         self.answered = True
         if self.reply:
-            self.manager.engine.publish(self.reply, text)
+            self.manager.face.publish(self.reply, text)
         if audit:
             advisories.api_audit(
                 self.manager, self.client, self.subject, self.payload.decode(errors="replace"), text.decode()

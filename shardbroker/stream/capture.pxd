@@ -9,7 +9,7 @@ acknowledgements, and the consumers are told. Home shard only.
 from libc.stdint cimport int16_t, int32_t, int64_t, uint16_t, uint32_t, uint64_t
 
 from shardbroker.hot.engine cimport Engine
-from shardbroker.hot.model cimport connection_t, subscription_t
+from shardbroker.hot.model cimport account_t, connection_t, subscription_t
 from shardbroker.hot.state cimport engine_t, message_t
 from shardbroker.store.handle cimport Log, Store
 from shardbroker.store.model cimport log_t, log_view_t, store_t
@@ -74,6 +74,7 @@ cdef struct get_t:
 cdef struct stream_t:
     streams_t* home
     void* capture                       # the Capture that holds this
+    account_t* account
     log_t* log
     stream_t* next                      # of the shard
     stream_t* previous

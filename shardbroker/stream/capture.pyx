@@ -18,7 +18,8 @@ from shardbroker.hot.connection cimport event_push
 from shardbroker.hot.engine cimport Engine, engine_hook, engine_publish
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
 from shardbroker.hot.model cimport connection_t, subscription_t
-from shardbroker.hot.sink cimport sink_free, sink_new, sink_subscribe, sink_unsubscribe
+from shardbroker.hot.accounts cimport account_named
+from shardbroker.hot.sink cimport sink_free, sink_new_in, sink_subscribe
 from shardbroker.hot.state cimport EVENT_NOTE, engine_t, message_t
 from shardbroker.store.handle cimport Log, Store
 from shardbroker.store.log cimport (
@@ -196,7 +197,7 @@ cdef void answer_all(stream_t* s) noexcept nogil:
             s.answer[n] = c'}'
             n += 1
             text = s.answer
-        engine_publish(e, e.account, s.ack_bytes + a.at, a.reply_bytes, NULL, 0, NULL, 0,
+        engine_publish(e, s.account, s.ack_bytes + a.at, a.reply_bytes, NULL, 0, NULL, 0,
                        a.header_bytes if refused == 0 else -1, text, n)
         s.acks_first = (s.acks_first + 1) & (s.acks_capacity - 1)
         s.acks_count -= 1
@@ -449,7 +450,7 @@ cdef void answer_get(engine_t* e, stream_t* s, log_view_t* v, const char* reply,
     head = p - block
     memcpy(p, v.payload + body_at, v.payload_bytes - body_at)
     p += v.payload_bytes - body_at
-    engine_publish(e, e.account, reply, reply_bytes, NULL, 0, NULL, 0, <int32_t>head, block, <uint32_t>(p - block))
+    engine_publish(e, s.account, reply, reply_bytes, NULL, 0, NULL, 0, <int32_t>head, block, <uint32_t>(p - block))
     free(block)
 
 
@@ -474,7 +475,7 @@ cdef void answer_gets(streams_t* h) noexcept nogil:
             if status == LOG_OK:
                 answer_get(h.e, g.stream, &v, reply, g.reply_bytes)
             else:
-                engine_publish(h.e, h.e.account, reply, g.reply_bytes, NULL, 0, NULL, 0, 34,
+                engine_publish(h.e, g.stream.account, reply, g.reply_bytes, NULL, 0, NULL, 0, 34,
                                b"NATS/1.0 404 Message Not Found\r\n\r\n", 34)
         free(g)
 
@@ -654,7 +655,7 @@ cdef class Streams:
         return files, memory
 
     def stop_storage(self, bint memory, bint stopped):
-        """Refuse messages to all streams of one storage, or take them again."""
+        """Refuse messages to all streams of one storage, whatever their account, or take them again."""
         cdef stream_t* s = self.h.first
         while s != NULL:
             if (s.log.storage != 0) == memory:
@@ -668,8 +669,8 @@ cdef class Streams:
 cdef class Capture:
     """The native side of one stream over `log`, which it owns the callbacks of."""
 
-    def __cinit__(self, Streams streams, Log log, owner, bytes answer, list texts):
-        """answer: what an acknowledgement begins with, up to the sequence. texts: REFUSED_COUNT prepared answers."""
+    def __cinit__(self, Streams streams, Log log, owner, bytes account, bytes answer, list texts):
+        """account: whose messages it takes. answer: what an acknowledgement begins with, up to the sequence. texts: REFUSED_COUNT prepared answers."""
         cdef int i
         memset(&self.s, 0, sizeof(stream_t))
         self.streams = streams
@@ -684,6 +685,9 @@ cdef class Capture:
             self.s.texts_bytes[i] = <uint32_t>len(self.texts[i])
         self.s.home = &streams.h
         self.s.capture = <void*>self
+        self.s.account = account_named(streams.h.e, account, <uint32_t>len(account))
+        if self.s.account == NULL:
+            raise ValueError(f"no room for the account {account!r}")
         self.s.log = log.log
         self.s.max_msg_size = -1
         self.s.backlog_max = BACKLOG_MSGS // 16
@@ -736,7 +740,7 @@ cdef class Capture:
             self.s.sink = NULL
         if not subjects or self.s.flags & STREAM_CLOSED:
             return
-        c = sink_new(self.streams.h.e, on_message, &self.s)
+        c = sink_new_in(self.streams.h.e, self.s.account, on_message, &self.s)
         self.s.sink = c
         for subject in subjects:
             sink_subscribe(self.streams.h.e, c, subject, <uint32_t>len(subject), NULL, 0, 0)
@@ -752,7 +756,7 @@ cdef class Capture:
             self.s.get_by_subject = NULL
         if not names or self.s.flags & STREAM_CLOSED:
             return
-        c = sink_new(e, on_get, &self.s)
+        c = sink_new_in(e, self.s.account, on_get, &self.s)
         self.s.gets = c
         for name in names:
             # As members of a queue group: a stream and its mirrors share them (jsDirectGet, "_sys_" groups).
@@ -771,6 +775,11 @@ cdef class Capture:
             self.s.flags |= STREAM_FOLLOWED
         else:
             self.s.flags &= ~<uint32_t>STREAM_FOLLOWED
+
+    def purged(self):
+        """All that was in the log is gone: tell the consumers, who are not told of each message."""
+        self.s.purged = True
+        stream_touch(&self.s)
 
     def touch(self):
         """The log was changed from Python: submit it in this turn."""

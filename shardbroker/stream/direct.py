@@ -84,7 +84,7 @@ class DirectGets:
             self._read(asked, reply)
 
     def _status(self, reply: bytes, text: bytes, more: bytes = b"") -> None:
-        self._stream.engine.publish(reply, b"", b"", b"NATS/1.0 " + text + b"\r\n" + more + b"\r\n")
+        self._stream.face.publish(reply, b"", b"", b"NATS/1.0 " + text + b"\r\n" + more + b"\r\n")
 
     def _send(self, reply: bytes, message: Message, said: bytes, with_headers: bool) -> int:
         """One message; its size as max_bytes counts it."""
@@ -95,7 +95,7 @@ class DirectGets:
                 b"Nats-Stream: %b\r\nNats-Subject: %b\r\nNats-Sequence: %d\r\nNats-Time-Stamp: %b\r\n%b\r\n"
                 % (name, message.subject, message.seq, format_time(message.time_ns).encode(), said)
             )
-        self._stream.engine.publish(reply, message.payload, b"", block)
+        self._stream.face.publish(reply, message.payload, b"", block)
         return len(message.subject) + len(message.headers) + len(message.payload)
 
     def _read(self, asked: dict[str, Any], reply: bytes) -> None:

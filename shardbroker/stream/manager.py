@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from shardbroker.auth.model import JetStreamLimits
 from shardbroker.clock import Clock
-from shardbroker.hot.engine import EVENTS, Engine
-from shardbroker.store.handle import Store
 from shardbroker.stream import advisories, message_api, snapshot, stream_api
 from shardbroker.stream.api import PREFIX, Api, Request
 from shardbroker.stream.capture import Streams
 from shardbroker.stream.errors import ApiError, Code
+from shardbroker.stream.face import Face
 from shardbroker.stream.model import API_LEVEL, StreamConfig
 from shardbroker.stream.origin import Followed, Origin
 from shardbroker.stream.peers import Peers
@@ -31,13 +31,9 @@ from shardbroker.stream.registry import Definitions, Registry, file_name
 from shardbroker.stream.stream import Consumers, Stream
 from shardbroker.subject import shard_of
 
-EVENT_REQUEST: Final = EVENTS["request"]
-EVENT_MESSAGE: Final = EVENTS["message"]
-EVENT_PEER: Final = EVENTS["peer"]
-EVENT_NOTE: Final = EVENTS["note"]
+NO_LIMITS: Final = JetStreamLimits()
 # Subjects that streams and consumers subscribe to themselves: found, or answered with "no responders".
 HOT: Final = ("CONSUMER.MSG.NEXT.", "DIRECT.GET.")
-USAGE_SECONDS: Final = 0.25
 
 
 class Logger(Protocol):
@@ -62,21 +58,28 @@ class Settings:
 
 
 class Manager:
-    """The stream side of one shard, for the one account that there is. `client(slot, client id)` describes a client."""
+    """The streams of one account on one shard. `client(slot, client id)` describes a client.
+
+    `native` and `sinks` are the shard's own, shared by the accounts; limits: what the account may take.
+    """
 
     def __init__(
         self,
-        engine: Engine,
+        native: Streams,
         shard: int,
         shards: int,
         settings: Settings,
         clock: Clock,
         log: Logger,
         client: Callable[[int, int], dict[str, Any]],
+        sinks: dict[int, Callable[[bytes, bytes, bytes, bytes, bytes], None]],
         account: str = "$G",
+        limits: JetStreamLimits = NO_LIMITS,
     ) -> None:
         # Whole life
-        self.engine = engine
+        self.engine = native.engine
+        self.face = Face(native.engine, account)
+        self.limits = limits
         self.shard = shard
         self.shards = shards
         self.settings = settings
@@ -89,21 +92,20 @@ class Manager:
         self.api_level = API_LEVEL
         self._client = client
         self.directory = Path(settings.store_dir) / "jetstream" / file_name(account)
-        self.store = Store(settings.threads)
-        self.streams_native = Streams(engine, self.store)
+        self.store = native.store
+        self.streams_native = native
         self.registry = Registry(self.directory / "registry.db")
         self.api = Api(self)
         self.peers = Peers(self)
         self.followed = Followed(self)
         # Set by whoever has consumers, before open()
         self.make_consumers: Callable[[Stream], Consumers] | None = None
-        # Other subscribers of Engine.sink(): by its number
-        self.sinks: dict[int, Callable[[bytes, bytes, bytes, bytes, bytes], None]] = {}
+        # Who gets the messages of an Engine.sink(): by its number
+        self.sinks = sinks
         # State
         self.streams: dict[str, Stream] = {}
         self._changing: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._full = {"file": False, "memory": False}
 
     # -- start and end --
 
@@ -119,10 +121,6 @@ class Manager:
         self.peers.serve("infos", self._infos)
         self.peers.serve("usage", self._usage)
         self.peers.hear("more", self._on_more)
-        prefixes = [PREFIX.encode(), *(b"!" + (PREFIX + hot).encode() for hot in HOT)]
-        if self.domain:
-            prefixes.append(f"$JS.{self.domain}.API.".encode())
-        self.engine.intercept(prefixes)
         for stream in self.streams.values():
             stream.start()
 
@@ -147,7 +145,6 @@ class Manager:
         """Start what goes by the clock. Once the loop runs."""
         for stream in self.streams.values():
             stream.follow()
-        self._spawn(self._watch_usage())
         if self.shard == 0:
             self._spawn(self._empty_trash())
 
@@ -159,7 +156,6 @@ class Manager:
         self.peers.stop()
         for stream in list(self.streams.values()):
             stream.close()
-        self.store.close()
         self.registry.close()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
@@ -174,29 +170,12 @@ class Manager:
 
     # -- events of the engine --
 
-    def on_event(self, event: tuple[Any, ...]) -> bool:
-        """One event; whether it was ours."""
-        kind = event[0]
-        if kind == EVENT_NOTE:
-            self.settle()
-        elif kind == EVENT_REQUEST:
-            self._on_request(*event[1:])
-        elif kind == EVENT_PEER:
-            self.peers.on_message(event[1], event[2])
-        elif kind == EVENT_MESSAGE:
-            sink = self.sinks.get(event[1])
-            if sink is not None:
-                sink(*event[2:])
-        else:
-            return False
-        return True
-
     def settle(self) -> None:
-        """Let every stream decide on what waits for it."""
+        """Let every stream of the shard decide on what waits for it."""
         for capture in self.streams_native.work():
             capture.owner.on_batch()
 
-    def _on_request(
+    def on_request(
         self, slot: int, client_id: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes
     ) -> None:
         name = subject.decode("latin-1")
@@ -204,9 +183,9 @@ class Manager:
             # Of our domain: the same under the plain name.
             name = PREFIX + name.partition(".API.")[2]
             if name.startswith(tuple(PREFIX + hot for hot in HOT)):
-                self.engine.publish(name.encode("latin-1"), payload, reply, headers)
+                self.face.publish(name.encode("latin-1"), payload, reply, headers)
                 return
-        client = self._client(slot, client_id) if self.engine.interest(b"$JS.EVENT.ADVISORY.API") else {}
+        client = self._client(slot, client_id) if self.face.interest(b"$JS.EVENT.ADVISORY.API") else {}
         self.api.on_request(client, name, reply, headers, payload)
 
     def on_forwarded(self, fields: dict[str, Any], rest: bytes) -> None:
@@ -244,7 +223,7 @@ class Manager:
                     now,
                     pedantic=pedantic,
                     max_duplicates_ns=self.settings.max_duplicates_ns,
-                    max_streams=0,
+                    max_streams=max(self.limits.max_streams, 0),
                     check_reserved=self._check_reserved,
                 )
             )
@@ -335,8 +314,20 @@ class Manager:
     def _check_reserved(
         self, definitions: Definitions, config: StreamConfig, old: StreamConfig | None
     ) -> None:
-        """max_bytes of all streams together fit into what the server has (checkAllLimits)."""
-        most = self.settings.max_memory if config.storage == "memory" else self.settings.max_store
+        """max_bytes of all streams together fit into what the account and the server have (checkAllLimits)."""
+        memory, limits = config.storage == "memory", self.limits
+        if limits.max_bytes_required and config.max_bytes <= 0:
+            raise ApiError(Code.STREAM_MAX_BYTES_REQUIRED)
+        if (
+            0
+            < (limits.memory_max_stream_bytes if memory else limits.store_max_stream_bytes)
+            < config.max_bytes
+        ):
+            raise ApiError(Code.STREAM_MAX_STREAM_BYTES_EXCEEDED)
+        most = self.settings.max_memory if memory else self.settings.max_store
+        own = limits.max_memory if memory else limits.max_store
+        if own >= 0:
+            most = min(most, own) if most else own
         if not most or config.max_bytes <= 0 or (old is not None and config.max_bytes <= old.max_bytes):
             return
         reserved = sum(
@@ -356,36 +347,18 @@ class Manager:
         if check is not None:
             check(old, config)
 
-    async def _watch_usage(self) -> None:
-        """Refuse messages while all shards' streams together are over what the server has."""
-        while True:
-            await asyncio.sleep(USAGE_SECONDS)
-            if not (self.settings.max_memory or self.settings.max_store):
-                continue
-            try:
-                answers = await self.peers.ask_all("usage", {})
-            except ApiError:
-                continue
-            for storage, name, most in (
-                ("file", "storage", self.settings.max_store),
-                ("memory", "memory", self.settings.max_memory),
-            ):
-                full = bool(most) and sum(answer[name] for answer in answers) > most
-                if full or self._full[storage]:
-                    self._full[storage] = full
-                    self.streams_native.stop_storage(storage == "memory", full)
-
     def account_limits(self) -> dict[str, Any]:
-        """JetStreamAccountLimits of an account that may use all there is."""
+        """JetStreamAccountLimits."""
+        limits = self.limits
         return {
-            "max_memory": -1,
-            "max_storage": -1,
-            "max_streams": -1,
-            "max_consumers": -1,
-            "max_ack_pending": -1,
-            "memory_max_stream_bytes": -1,
-            "storage_max_stream_bytes": -1,
-            "max_bytes_required": False,
+            "max_memory": limits.max_memory,
+            "max_storage": limits.max_store,
+            "max_streams": limits.max_streams,
+            "max_consumers": limits.max_consumers,
+            "max_ack_pending": limits.max_ack_pending,
+            "memory_max_stream_bytes": limits.memory_max_stream_bytes,
+            "storage_max_stream_bytes": limits.store_max_stream_bytes,
+            "max_bytes_required": limits.max_bytes_required,
         }
 
     # -- questions of other shards --
@@ -404,7 +377,9 @@ class Manager:
         return [self.streams[name].info(shown=False) for name in fields["names"] if name in self.streams]
 
     def _usage(self, fields: dict[str, Any]) -> dict[str, int]:
-        storage, memory = self.streams_native.usage()
+        states = [(stream.config.storage, stream.log.state()) for stream in self.streams.values()]
+        storage = sum(state.bytes for kind, state in states if kind == "file")
+        memory = sum(state.bytes for kind, state in states if kind == "memory")
         configs = [stream.config for stream in self.streams.values()]
         return {
             "memory": memory,
@@ -413,7 +388,7 @@ class Manager:
             "reserved_storage": sum(max(c.max_bytes, 0) for c in configs if c.storage == "file"),
             "streams": len(configs),
             "consumers": sum(s.consumers.count() for s in self.streams.values() if s.consumers is not None),
-            "messages": sum(s.log.state().msgs for s in self.streams.values()),
+            "messages": sum(state.msgs for _, state in states),
             "api_total": self.api.total,
             "api_errors": self.api.errors,
             "api_inflight": self.api.inflight,
@@ -428,6 +403,7 @@ class ShardView:
         self.account = manager.account
         self.domain = manager.domain
         self.engine = manager.engine
+        self.face = manager.face
         self.streams = manager.streams_native
         self.clock = manager.clock
         self.sync_interval_ns = manager.sync_interval_ns

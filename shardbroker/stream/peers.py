@@ -52,27 +52,25 @@ class Peers:
         if shard == self._manager.shard:
             self._told[name](fields)
         else:
-            self._manager.engine.send_peer(shard, _encode({"op": "tell", "name": name, "fields": fields}))
+            self._send(shard, {"op": "tell", "name": name, "fields": fields})
 
     def forward(self, shard: int, request: Request) -> None:
         """Let the owner handle a request. While it is being replaced that waits, then fails."""
         fields = {
             "op": "request",
-            "account": request.account,
             "subject": request.subject,
             "reply": request.reply.decode("latin-1"),
             "headers": len(request.headers),
             "client": request.client,
         }
-        message = _encode(fields, request.headers + request.payload)
-        engine = self._manager.engine
-        if engine.peer_ready(shard):
-            engine.send_peer(shard, message)
+        rest = request.headers + request.payload
+        if self._manager.engine.peer_ready(shard):
+            self._send(shard, fields, rest)
             return
 
         async def later() -> None:
             if await self._ready(shard):
-                engine.send_peer(shard, message)
+                self._send(shard, fields, rest)
                 return
             operation = request.api.operation(request.words)
             request.type = operation.type if operation is not None else ""
@@ -104,9 +102,7 @@ class Peers:
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._waiting[number] = answer
         try:
-            self._manager.engine.send_peer(
-                shard, _encode({"op": "ask", "id": number, "name": name, "fields": fields})
-            )
+            self._send(shard, {"op": "ask", "id": number, "name": name, "fields": fields})
             async with asyncio.timeout(WAIT_SECONDS):
                 return await answer
         except TimeoutError:
@@ -121,9 +117,8 @@ class Peers:
             return [self._questions[name](fields)]
         return list(await asyncio.gather(*(self.ask(shard, name, fields) for shard in shards)))
 
-    def on_message(self, shard: int, data: bytes) -> None:
-        """A `peer` event of the engine."""
-        fields, rest = _decode(data)
+    def on_message(self, shard: int, fields: dict[str, Any], rest: bytes) -> None:
+        """What another shard's side of this account has sent."""
         op = fields["op"]
         if op == "request":
             self._manager.on_forwarded(fields, rest)
@@ -141,7 +136,7 @@ class Peers:
                 self._manager.log.error(f"Internal error at a question of shard {shard}: {error!r}")
                 answer["failed"] = True
                 rest = b""
-            self._manager.engine.send_peer(shard, _encode(answer, rest))
+            self._send(shard, answer, rest)
         elif op == "answer":
             waiting = self._waiting.get(fields["id"])
             if waiting is not None and not waiting.done():
@@ -154,16 +149,19 @@ class Peers:
             if told is not None:
                 told(fields["fields"])
 
+    def _send(self, shard: int, fields: dict[str, Any], rest: bytes = b"") -> None:
+        self._manager.engine.send_peer(shard, encode({"account": self._manager.account, **fields}, rest))
+
     def stop(self) -> None:
         for task in self._tasks:
             task.cancel()
 
 
-def _encode(fields: dict[str, Any], rest: bytes = b"") -> bytes:
+def encode(fields: dict[str, Any], rest: bytes = b"") -> bytes:
     head = orjson.dumps(fields)
     return len(head).to_bytes(4, "little") + head + rest
 
 
-def _decode(data: bytes) -> tuple[dict[str, Any], bytes]:
+def decode(data: bytes) -> tuple[dict[str, Any], bytes]:
     size = int.from_bytes(data[:4], "little")
     return orjson.loads(data[4 : 4 + size]), data[4 + size :]

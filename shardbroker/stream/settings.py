@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from shardbroker.auth.model import GLOBAL_ACCOUNT, JetStreamLimits
 from shardbroker.options import JetStreamSettings, Options
 from shardbroker.stream.manager import Settings
 
@@ -33,6 +34,16 @@ def stream_settings(options: Options, server_name: str) -> Settings:
         max_duplicates_ns=round(given.duplicate_window * 1e9),
         strict=given.strict,
     )
+
+
+def stream_accounts(options: Options) -> dict[str, JetStreamLimits]:
+    """Who has streams, and what they may take: those that the file gives some, or all that there is when the global
+    account is alone (server.go enableJetStreamAccounts, configAllJetStreamAccounts)."""
+    named = [account for account in options.accounts if account.name != options.system_account]
+    given = {a.name: a.jetstream_limits for a in named}
+    if all(name == GLOBAL_ACCOUNT for name in given):
+        return {GLOBAL_ACCOUNT: given.get(GLOBAL_ACCOUNT) or JetStreamLimits()}
+    return {name: limits for name, limits in given.items() if limits is not None}
 
 
 def max_memory(settings: JetStreamSettings) -> int:

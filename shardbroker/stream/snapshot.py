@@ -213,14 +213,14 @@ async def _send(manager: Manager, stream: Stream, asked: dict[str, Any]) -> str:
     window = max(min(max(asked.get("window_size") or WINDOW_DEFAULT, CHUNK_MIN), WINDOW_MAX), chunk)
     slots = asyncio.Semaphore(window // chunk)
     ack = f"$JS.SNAPSHOT.ACK.{stream.name}.{advisories.new_id()}"
-    sink = manager.engine.sink()
+    sink = manager.face.sink()
     manager.sinks[sink] = lambda *_: slots.release()
     manager.engine.sink_subscribe(sink, f"{ack}.>".encode())
     error, status = "", b"204"
     try:
         await manager._told()
         end = asyncio.get_running_loop().time() + INTEREST_SECONDS
-        while not manager.engine.interest(target) and asyncio.get_running_loop().time() < end:
+        while not manager.face.interest(target) and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)
         index, rest = 0, b""
         for piece in archive(stream, consumers=not asked.get("no_consumers", False)):
@@ -229,10 +229,10 @@ async def _send(manager: Manager, stream: Stream, asked: dict[str, Any]) -> str:
                 index += 1
                 async with asyncio.timeout(IDLE_SECONDS):
                     await slots.acquire()
-                if not manager.engine.interest(target):
+                if not manager.face.interest(target):
                     return _ended(manager, target, "no interest", b"408 No Interest")
                 reply = f"{ack}.{chunk}.{index}".encode()
-                manager.engine.publish(
+                manager.face.publish(
                     target, rest[:chunk], reply, b"NATS/1.0 204\r\n\r\n" if index == 1 else b""
                 )
                 rest = rest[chunk:]
@@ -240,7 +240,7 @@ async def _send(manager: Manager, stream: Stream, asked: dict[str, Any]) -> str:
             if stream.closed:
                 return _ended(manager, target, "stream closed", b"500 stream closed")
         if rest:
-            manager.engine.publish(target, rest)
+            manager.face.publish(target, rest)
     except TimeoutError:
         error, status = "no flow response", b"408 No Flow Response"
     finally:
@@ -250,7 +250,7 @@ async def _send(manager: Manager, stream: Stream, asked: dict[str, Any]) -> str:
 
 
 def _ended(manager: Manager, target: bytes, error: str, status: bytes) -> str:
-    manager.engine.publish(target, b"", b"", b"NATS/1.0 " + status + b"\r\n\r\n")
+    manager.face.publish(target, b"", b"", b"NATS/1.0 " + status + b"\r\n\r\n")
     return error
 
 
@@ -296,7 +296,7 @@ class _Restore:
             {"stream": name, "client": client},
         )  # fmt: skip
         subject = f"$JS.SNAPSHOT.RESTORE.{name}.{advisories.new_id()}"
-        sink = manager.engine.sink()
+        sink = manager.face.sink()
         manager.sinks[sink] = lambda sid, subj, reply, headers, payload: self._chunks.put_nowait(
             (reply, payload)
         )
@@ -325,7 +325,7 @@ class _Restore:
                 {"stream": name, "start": start, "end": format_time(manager.clock.time_ns()), "bytes": self.bytes,
                  "client": client},
             )  # fmt: skip
-            manager.engine.publish(reply, orjson.dumps({"type": TYPE + "stream_create_response", **answer}))
+            manager.face.publish(reply, orjson.dumps({"type": TYPE + "stream_create_response", **answer}))
         finally:
             manager.engine.sink_close(sink)
             del manager.sinks[sink]
@@ -345,7 +345,7 @@ class _Restore:
                 self.bytes += len(chunk)
                 await self._manager.in_thread(file.write, chunk)
                 if reply:
-                    self._manager.engine.publish(reply, b"")
+                    self._manager.face.publish(reply, b"")
 
     async def _build(self, path: Path) -> Stream:
         """The stream from the archive; nothing is left of it when that fails."""

@@ -23,6 +23,7 @@ from shardbroker.stream.capture import Capture, Streams
 from shardbroker.stream.dedupe import Window
 from shardbroker.stream.direct import DirectGets
 from shardbroker.stream.errors import ApiError, Code
+from shardbroker.stream.face import Face
 from shardbroker.stream.gojson import format_duration, format_time
 from shardbroker.stream.model import StreamConfig
 from shardbroker.stream.publish import Intake, refusal_json
@@ -47,6 +48,7 @@ class Shard(Protocol):
     account: str
     domain: str
     engine: Engine
+    face: Face
     streams: Streams
     clock: Clock
     sync_interval_ns: int
@@ -65,6 +67,7 @@ class Stream:
         self.name = config.name
         self.account = shard.account
         self.engine = shard.engine
+        self.face = shard.face
         self.directory = directory
         self.created_ns = created_ns
         # Changed by updates
@@ -72,7 +75,9 @@ class Stream:
         self.log = open_log(shard, config, directory)
         domain = f'"domain":"{shard.domain}",' if shard.domain else ""
         self.answer_head = f'{{"stream":"{self.name}",{domain}"seq":'.encode()
-        self.capture = Capture(shard.streams, self.log, self, self.answer_head, refusals(self.name))
+        self.capture = Capture(
+            shard.streams, self.log, self, shard.account.encode(), self.answer_head, refusals(self.name)
+        )
         self.window = Window(config.duplicate_window)
         self.intake = Intake(self)
         self.direct = DirectGets(self)
@@ -166,7 +171,8 @@ class Stream:
         else:
             with filtered(self.log, subject) as only:
                 purged = self.log.purge(only, before_seq, keep)
-        self.capture.touch()
+        if purged:
+            self.capture.purged()
         return purged
 
     def remove(self, seq: int, *, erase: bool) -> bool:
