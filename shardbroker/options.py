@@ -7,7 +7,7 @@ Built by control/config from flags and file; given to every process; never chang
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from shardbroker import limits
@@ -222,6 +222,25 @@ class Options:
     def monitoring_host(self) -> str:
         """Where HTTP listens: next to the clients' port unless told otherwise (opts.go setBaselineOptions)."""
         return self.http_host or self.host
+
+    @property
+    def maps_certificates(self) -> frozenset[str]:
+        """Kinds of connection whose user is the one that the client's certificate names (verify_and_map)."""
+        kinds = {"STANDARD": self.tls, "WEBSOCKET": self.websocket.tls if self.websocket.port else None}
+        return frozenset(kind for kind, tls in kinds.items() if tls is not None and tls.verify_and_map)
+
+    def of_websocket(self) -> Options:
+        """The same with the credentials that the websocket block asks for instead, if it does (websocket.go wsConfigAuth)."""
+        own = self.websocket
+        if not (own.user or own.token or own.no_auth_user):
+            return self
+        return replace(
+            self,
+            user=own.user or ("" if own.token else self.user),
+            password=own.password if own.user else ("" if own.token else self.password),
+            token=own.token or ("" if own.user else self.token),
+            no_auth_user=own.no_auth_user or self.no_auth_user,
+        )
 
     def engine_settings(self) -> EngineSettings:
         """The part of it that the compiled data path reads."""

@@ -41,6 +41,8 @@ class Settings(Protocol):
     def no_auth_user(self) -> str: ...
     @property
     def system_users_only(self) -> bool: ...
+    @property
+    def maps_certificates(self) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Login:
     nonce: bytes = b""
     ip: str = ""
     connection_type: str = "STANDARD"
+    # Whom the client's certificate names, in the order in which they count; the last is its subject (RFC 4514).
+    certificate_names: tuple[str, ...] = ()
 
     @property
     def says_nothing(self) -> bool:
@@ -114,13 +118,14 @@ Answer = Identity | Refusal | PasswordHash
 class Gate:
     """The rules of one set of options."""
 
-    __slots__ = ("_nkeys", "_no_auth_user", "_single", "_system_users_only", "_users")
+    __slots__ = ("_maps_certificates", "_nkeys", "_no_auth_user", "_single", "_system_users_only", "_users")
 
     def __init__(self, settings: Settings) -> None:
         self._users = {user.name: user for user in settings.users if not user.nkey}
         self._nkeys = {user.nkey: user for user in settings.users if user.nkey}
         self._no_auth_user = settings.no_auth_user
         self._system_users_only = settings.system_users_only
+        self._maps_certificates = settings.maps_certificates  # of these kinds of connection
         # A single user, or a token, is a user like others; a token's has no name that a client could say.
         self._single: User | None = None
         if settings.token:
@@ -145,6 +150,8 @@ class Gate:
         default = self._no_auth_user if login.says_nothing else ""
         if self._system_users_only and login.says_nothing:
             return ANYBODY
+        if login.connection_type in self._maps_certificates and self._users:
+            return self._check_certificate(login)
         key = login.nkey or (default if default in self._nkeys else "")
         if self._nkeys and key:
             return self._check_nkey(key, login, default)
@@ -158,6 +165,18 @@ class Gate:
             return _compare(single.password, login.token, _identity(single))
         answer = _compare(single.password, login.password, _identity(single))
         return answer if _equal(single.name, login.user) else Refusal("no such user")
+
+    def _check_certificate(self, login: Login) -> Answer:
+        """verify_and_map: the user whom the certificate names (auth.go checkClientTLSCertSubject)."""
+        for name in login.certificate_names:
+            user = self._users.get(name)
+            if user is not None:
+                return _identity(user) if _connection_allowed(user, login) else Refusal("connection type not allowed")
+        subject = relative_names(login.certificate_names[-1]) if login.certificate_names else None
+        for user in self._users.values():
+            if subject is not None and relative_names(user.name) == subject:
+                return _identity(user) if _connection_allowed(user, login) else Refusal("connection type not allowed")
+        return Refusal("no user of the certificate's names")
 
     def _check_nkey(self, key: str, login: Login, default: str) -> Answer:
         user = self._nkeys.get(key)
@@ -210,6 +229,18 @@ def check_signature(key: str, login: Login) -> str:
     if not login.nonce or not nkey.verify(public, login.nonce, signature):
         return "Signature not verified"
     return ""
+
+
+def relative_names(subject: str) -> frozenset[tuple[str, str]] | None:
+    """The parts of a distinguished name, whose order may differ from writer to writer; None: it is none (RFC 4514)."""
+    # Imported only for this: it is large.
+    from cryptography import x509
+
+    try:
+        name = x509.Name.from_rfc4514_string(re.sub(r",\s+", ",", subject))
+    except ValueError:
+        return None
+    return frozenset((part.oid.dotted_string, str(part.value)) for part in name) or None
 
 
 def is_bcrypt(text: str) -> bool:

@@ -109,21 +109,25 @@ class Front:
         self._descriptors_max = raise_descriptor_limit()
         with contextlib.ExitStack() as stack:
             monitor_listener = self._open_monitor_listener()
-            listener = self._open_client_listener()
+            listeners = {"client": self._open_client_listener()}
+            if (websocket := self._open_websocket_listener()) is not None:
+                listeners["websocket"] = websocket
             self._start_shards(stack)
-            acceptor = Acceptor(listener, "client", self.admission.accepted, self.log)
-            self.admission.on_waiting = acceptor.hold
-            self._acceptor = acceptor
+            self._acceptors = [
+                Acceptor(listener, kind, self.admission.accepted, self.log) for kind, listener in listeners.items()
+            ]
+            self.admission.on_waiting = self._hold
             requests = Requests(self.supervisor, self.describe, self.segment.fd)
             control = ControlSocket(requests)
             if monitor_listener is not None:
                 self._monitor = MonitorProcess(self, monitor_listener, requests)
                 self._monitor.start()
             self._write_files()
-            acceptor.start()
+            for acceptor in self._acceptors:
+                acceptor.start()
             await self._until_ready()
             await self._stop.wait()
-            await self._shut_down(acceptor, control)
+            await self._shut_down(control)
         self.log.notice("Server Exiting..")
         return 0
 
@@ -176,6 +180,28 @@ class Front:
         self.options = dataclasses.replace(options, port=listener.getsockname()[1])
         setproctitle(f"shardbroker: front {join_host_port(self.options.host, self.options.port)}")
         return listener
+
+    def _open_websocket_listener(self) -> socket.socket | None:
+        settings = self.options.websocket
+        if not settings.port:
+            return None
+        host = settings.host or self.options.host
+        where = join_host_port(host, max(settings.port, 0))
+        try:
+            listener = open_listener(host, max(settings.port, 0))
+        except OSError as error:
+            raise StartError(f"Unable to listen for websocket connections: {listen_error(where, error)}") from error
+        settings = dataclasses.replace(settings, host=host, port=listener.getsockname()[1])
+        self.options = dataclasses.replace(self.options, websocket=settings)
+        scheme = "wss" if settings.tls is not None else "ws"
+        self.log.notice(f"Listening for websocket clients on {scheme}://{join_host_port(host, settings.port)}")
+        if settings.tls is None:
+            self.log.warning("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!")
+        return listener
+
+    def _hold(self, held: bool) -> None:
+        for acceptor in self._acceptors:
+            acceptor.hold(held)
 
     def _start_shards(self, stack: contextlib.ExitStack) -> None:
         options = self.options
@@ -265,9 +291,9 @@ class Front:
             self.log.notice(f"Listening for client connections on {where}")
             self.log.notice("Server is ready")
 
-    async def _shut_down(self, acceptor: Acceptor, control: ControlSocket) -> None:
+    async def _shut_down(self, control: ControlSocket) -> None:
         self.log.notice("Initiating Shutdown...")
-        acceptor.close()
+        self._stop_listening()
         if self._lame_duck is not None:
             self._lame_duck.cancel()
         monitor = self._monitor.stop() if self._monitor is not None else asyncio.sleep(0)
@@ -275,6 +301,10 @@ class Front:
         control.close()
         if self._ports_file is not None:
             self._ports_file.unlink(missing_ok=True)
+
+    def _stop_listening(self) -> None:
+        for acceptor in self._acceptors:
+            acceptor.close()
 
     # -- signals --
 
@@ -348,7 +378,7 @@ class Front:
 
     async def _be_lame_duck(self) -> None:
         self.log.notice("Entering lame duck mode, stop accepting new clients")
-        self._acceptor.close()
+        self._stop_listening()
         options = self.options
         if self.placement.open_all() > 0:
             self.supervisor.send_all({"op": "lame_duck"})
@@ -401,6 +431,9 @@ class Front:
         if options.ports_file_dir:
             path = Path(options.ports_file_dir) / f"{options.program}_{os.getpid()}.ports"
             ports: dict[str, list[str]] = {"nats": urls("nats", options.host, options.port)}
+            if options.websocket.port:
+                scheme = "wss" if options.websocket.tls is not None else "ws"
+                ports["websocket"] = urls(scheme, options.websocket.host, options.websocket.port)
             if options.http_port:
                 ports["monitoring"] = urls("http", options.http_host, options.http_port)
             # A helper reads the file as soon as it sees it.

@@ -84,6 +84,13 @@ def reload_options(
         new = dataclasses.replace(new, port=current.port)
     if new.http_port == -1:
         new = dataclasses.replace(new, http_port=current.http_port)
+    if new.websocket.port and current.websocket.port:
+        websocket = dataclasses.replace(
+            new.websocket,
+            host=new.websocket.host or current.websocket.host,
+            port=current.websocket.port if new.websocket.port == -1 else new.websocket.port,
+        )
+        new = dataclasses.replace(new, websocket=websocket)
     if not new.http_host:
         new = dataclasses.replace(new, http_host=current.http_host)
     if new.max_control_line > control_line_max:

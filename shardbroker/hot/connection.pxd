@@ -30,6 +30,8 @@ cdef void connection_violation_queue(engine_t* e, connection_t* c, const char* w
                                      const char* behind, const char* queue, uint32_t queue_bytes) noexcept nogil
 cdef void connection_ok(engine_t* e, connection_t* c) noexcept nogil
 cdef void connection_keep(engine_t* e, connection_t* c, const char* p, size_t n, size_t need) noexcept nogil
+cdef void connection_keep_behind(engine_t* e, connection_t* c, const char* p, size_t n) noexcept nogil
+cdef void connection_sent(engine_t* e, connection_t* c, size_t n) noexcept nogil
 cdef void connection_wait(engine_t* e, connection_t* c, uint32_t flag) noexcept nogil
 cdef void connection_ready(engine_t* e, connection_t* c) noexcept nogil
 cdef void connection_row(connection_t* c, uint64_t* row) noexcept nogil

@@ -14,12 +14,13 @@ from shardbroker.hot.deliver cimport mark_dirty
 from shardbroker.hot.interest cimport interest_unsubscribe
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero, slab_alloc, slab_free
 from shardbroker.hot.model cimport (
-    CONNECTION_CLOSING, CONNECTION_FILTERED, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READY, CONNECTION_RESTRICTED,
-    CONNECTION_STALLED,
-    CONNECTION_VERBOSE, SUBSCRIPTION_CLOSED, connection_t, permissions_t, subscription_t)
-from shardbroker.hot.outbound cimport out_append, out_drop
+    CONNECTION_CLOSING, CONNECTION_FILTERED, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READY,
+    CONNECTION_RESTRICTED, CONNECTION_STALLED, CONNECTION_TRANSPORT, CONNECTION_VERBOSE, SUBSCRIPTION_CLOSED, connection_t,
+    permissions_t, subscription_t)
+from shardbroker.hot.outbound cimport out_append, out_drop, out_sent
 from shardbroker.hot.permissions cimport replies_free
-from shardbroker.hot.state cimport EVENT_CLOSED, EVENT_TRACE, REAP_CONNECTION, REAP_SUBSCRIPTIONS, engine_t, event_t
+from shardbroker.hot.state cimport (
+    EVENT_ATTENTION, EVENT_CLOSED, EVENT_TRACE, REAP_CONNECTION, REAP_SUBSCRIPTIONS, engine_t, event_t)
 
 cdef enum:
     SIDS_FIRST = 4
@@ -251,6 +252,31 @@ cdef void connection_keep(engine_t* e, connection_t* c, const char* p, size_t n,
     c.partial_need = <uint32_t>need
 
 
+cdef void connection_keep_behind(engine_t* e, connection_t* c, const char* p, size_t n) noexcept nogil:
+    """Put n bytes behind the kept input, none of which has been parsed."""
+    cdef char* joined
+    if c.flags & CONNECTION_CLOSING:
+        return
+    joined = <char*>mem_alloc(c.partial_bytes + n + SB_SLACK)
+    if c.partial != NULL:
+        memcpy(joined, c.partial, c.partial_bytes)
+        free(c.partial)
+    memcpy(joined + c.partial_bytes, p, n)
+    c.partial = joined
+    c.partial_bytes += <uint32_t>n
+    c.partial_need = 0
+
+
+cdef void connection_sent(engine_t* e, connection_t* c, size_t n) noexcept nogil:
+    """Its socket, or its transport, took the first n bytes of its output."""
+    out_sent(&e.out, c, n)
+    if c.write_deadline_ns:
+        if n >= c.write_deadline_bytes:
+            c.write_deadline_ns = 0
+        else:
+            c.write_deadline_bytes -= n
+
+
 cdef void connection_wait(engine_t* e, connection_t* c, uint32_t flag) noexcept nogil:
     """Stop reading and parsing until the engine takes `flag` (STALLED or HELD) away again."""
     if c.flags & (CONNECTION_STALLED | CONNECTION_HELD) == 0:
@@ -260,10 +286,13 @@ cdef void connection_wait(engine_t* e, connection_t* c, uint32_t flag) noexcept 
 
 
 cdef void connection_ready(engine_t* e, connection_t* c) noexcept nogil:
-    """Put it at the end of the list of connections to read from."""
+    """Put it at the end of the list of connections to read from; of a transport, tell the control side."""
     if c.flags & CONNECTION_READY:
         return
     c.flags |= CONNECTION_READY
+    if c.flags & CONNECTION_TRANSPORT:
+        event_push(e, EVENT_ATTENTION, c, 0, NULL, 0)
+        return
     c.ready_next = NULL
     if e.ready_last == NULL:
         e.ready_first = c

@@ -5,7 +5,10 @@ on the hot path; the class Engine owns the memory and is the Python face for the
 on_pub is the one place that decides what becomes of a message: counted, allowed, matched here, sent to other shards,
 and, when nobody wants it, answered with 503.
 """
+import os
+
 cimport cython
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
@@ -24,11 +27,12 @@ from shardbroker.hot.interest cimport (
     interest_receipts_wanted, interest_request, interest_route, interest_send, interest_stall, interest_subscribe)
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_trim, mem_zero
 from shardbroker.hot.model cimport (
-    CONNECTION_ASYNC_INFO, CONNECTION_AUTH_PENDING, CONNECTION_CLOSING, CONNECTION_CONNECTED, CONNECTION_FILTERED,
-    CONNECTION_HEADERS, CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_MAPPED, CONNECTION_NO_ECHO,
+    CONNECTION_ASYNC_INFO, CONNECTION_AUTH_PENDING, CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_CONNECTED,
+    CONNECTION_FILTERED, CONNECTION_HEADERS, CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_MAPPED, CONNECTION_NO_ECHO,
     CONNECTION_NO_RESPONDERS, CONNECTION_PAUSED, CONNECTION_PEDANTIC, CONNECTION_PONG_OWED, CONNECTION_PONG_SENT,
-    CONNECTION_READABLE, CONNECTION_RESTRICTED, CONNECTION_SINK, CONNECTION_STALLED, CONNECTION_VERBOSE, account_t,
-    connection_t, members_t, patterns_t, permissions_t, queue_t, route_t, subscription_t)
+    CONNECTION_READABLE, CONNECTION_READY, CONNECTION_RESTRICTED, CONNECTION_SINK, CONNECTION_STALLED,
+    CONNECTION_TRANSPORT, CONNECTION_VERBOSE, account_t, connection_t, members_t, patterns_t, permissions_t, queue_t,
+    route_t, subscription_t)
 from shardbroker.hot.outbound cimport out_free_pools
 from shardbroker.hot.parser cimport (
     OPERATION_CONNECT, OPERATION_ERR, OPERATION_INFO, OPERATION_PING, OPERATION_PONG, OPERATION_PUB, OPERATION_SUB,
@@ -47,12 +51,13 @@ from shardbroker.hot.record cimport (
 from shardbroker.hot.sink cimport (
     sink_free, sink_new_in, sink_subscribe, sink_to_events, sink_unsubscribe, sinks_free_dead)
 from shardbroker.hot.state cimport (
-    ARENA_BYTES, ARENA_FLUSH_BYTES, DIRTY_FLUSH_BYTES, EVENT_CLOSED, EVENT_CONNECT, EVENT_LOG, EVENT_MESSAGE, EVENT_NOTE,
-    EVENT_PEER, EVENT_REQUEST, EVENT_SNAPSHOTS_COMPLETE, EVENT_TRACE, REDRAWS_MAX, REFERENCE_BYTES, SHARDS_MAX, engine_t,
-    event_t, hook_function_t, message_t, peer_t, receipt_t)
+    ARENA_BYTES, ARENA_FLUSH_BYTES, DIRTY_FLUSH_BYTES, EVENT_ATTENTION, EVENT_CLOSED, EVENT_CONNECT, EVENT_LOG,
+    EVENT_MESSAGE, EVENT_NOTE, EVENT_OUTPUT_END, EVENT_PEER, EVENT_REQUEST, EVENT_SNAPSHOTS_COMPLETE, EVENT_TRACE,
+    REDRAWS_MAX, REFERENCE_BYTES, SHARDS_MAX, engine_t, event_t, hook_function_t, message_t, peer_t, receipt_t)
 from shardbroker.hot.sublist cimport (
     SUBJECT_INVALID, match_t, member_at, route_build, routes_drop_idle, routes_free_dead, subject_check,
     subject_is_literal, subject_tokens, sublist_match, sublist_queue, sublist_subject, sublist_walk)
+from shardbroker.hot.transport cimport transport_blocked, transport_feed, transport_hungry, transport_take
 from shardbroker.shm.directory cimport directory_map
 from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap, slot_epoch, slot_state
 from shardbroker.shm.membership cimport membership_bump, slot_state_store
@@ -80,7 +85,9 @@ CONNECTION_FIELDS = (
     "last_activity_ns", "stalls", "connected")
 EVENTS = {"connect": EVENT_CONNECT, "closed": EVENT_CLOSED, "log": EVENT_LOG, "trace": EVENT_TRACE,
           "snapshots_complete": EVENT_SNAPSHOTS_COMPLETE,
-          "request": EVENT_REQUEST, "message": EVENT_MESSAGE, "peer": EVENT_PEER, "note": EVENT_NOTE}
+          "request": EVENT_REQUEST, "message": EVENT_MESSAGE, "peer": EVENT_PEER, "note": EVENT_NOTE,
+          "attention": EVENT_ATTENTION, "output_end": EVENT_OUTPUT_END}
+FEED_SLACK = SB_SLACK
 
 
 # ---- a message --------------------------------------------------------------------------------------------------
@@ -1394,6 +1401,74 @@ cdef class Engine:
             self.attach(&self.e, c)
         return c.slot
 
+    def adopt_transport(self, uint64_t client_id, bytes info, *, bint auth_required=False, uint64_t handshake_ns=0):
+        """The same for a connection whose socket the control side keeps; handshake_ns are added to the time for CONNECT.
+        Returns its slot. Its output waits until `transport_blocked` says otherwise."""
+        cdef connection_t* c = connection_new(&self.e, -1, client_id)
+        c.flags |= CONNECTION_TRANSPORT | CONNECTION_BLOCKED
+        if auth_required:
+            c.flags |= CONNECTION_AUTH_PENDING
+            c.auth_deadline_ns = self.e.now_ns + self.e.limits.auth_timeout_ns + handshake_ns
+        connection_send(&self.e, c, info, len(info))
+        return c.slot
+
+    def feed(self, uint32_t slot, uint64_t client_id, unsigned char[::1] buffer, size_t n):
+        """n plain bytes of a transport, at the beginning of a buffer with FEED_SLACK more. Whether it may be fed more;
+        if not, an `attention` event says when to ask `hungry` again."""
+        cdef connection_t* c = self.find(slot, client_id)
+        cdef bint more
+        if n + SB_SLACK > <size_t>buffer.shape[0]:
+            raise ValueError(f"{n} bytes need {n + SB_SLACK} bytes of buffer, not {buffer.shape[0]}")
+        if c == NULL or n == 0:
+            return c != NULL and transport_hungry(c)
+        with nogil:
+            more = transport_feed(&self.e, c, <char*>&buffer[0], n)
+        return more
+
+    def hungry(self, uint32_t slot, uint64_t client_id):
+        """Whether a transport may be fed."""
+        cdef connection_t* c = self.find(slot, client_id)
+        return c != NULL and transport_hungry(c)
+
+    def take_output(self, uint32_t slot, uint64_t client_id, size_t most):
+        """The next plain bytes of a transport's output, at most so many; empty when there is none, or it may not go yet."""
+        cdef connection_t* c = self.find(slot, client_id)
+        cdef size_t n
+        if c == NULL or c.flags & (CONNECTION_BLOCKED | CONNECTION_HELD | CONNECTION_CLOSING) or c.pending_bytes == 0:
+            return b""
+        n = min(most, <size_t>c.pending_bytes)
+        out = PyBytes_FromStringAndSize(NULL, n)
+        transport_take(&self.e, c, PyBytes_AS_STRING(out), n)
+        return out
+
+    def take_greeting(self, uint32_t slot, uint64_t client_id):
+        """All of a transport's output so far, although it waits: the INFO, when it is to go out in the clear after all."""
+        cdef connection_t* c = self.find(slot, client_id)
+        if c == NULL:
+            return b""
+        out = PyBytes_FromStringAndSize(NULL, c.pending_bytes)
+        transport_take(&self.e, c, PyBytes_AS_STRING(out), c.pending_bytes)
+        return out
+
+    def settle(self, uint32_t slot, uint64_t client_id, int fd):
+        """A transport that turned out to need none: the data path takes its non-blocking socket, and owns it."""
+        cdef connection_t* c = self.find(slot, client_id)
+        if c == NULL or c.flags & CONNECTION_CLOSING:
+            os.close(fd)
+            return
+        c.flags &= ~<uint32_t>(CONNECTION_TRANSPORT | CONNECTION_BLOCKED)
+        c.fd = fd
+        if c.spans_first < c.spans_end:
+            mark_dirty(&self.e, c)
+        if self.attach != NULL:
+            self.attach(&self.e, c)
+
+    def transport_blocked(self, uint32_t slot, uint64_t client_id, bint blocked):
+        """A transport's socket is full, or takes more again."""
+        cdef connection_t* c = self.find(slot, client_id)
+        if c != NULL:
+            transport_blocked(&self.e, c, blocked)
+
     def refuse(self, int fd, uint64_t client_id, bytes info, bytes error):
         """INFO, -ERR and close, for a connection above max_connections."""
         cdef connection_t* c = connection_new(&self.e, fd, client_id)
@@ -1781,6 +1856,7 @@ cdef class Engine:
     def take_events(self):
         """What the control side has to know, oldest first; see EVENTS."""
         cdef uint32_t i
+        cdef connection_t* c
         cdef event_t* v
         cdef list out = []
         for i in range(self.e.events_count):
@@ -1794,6 +1870,13 @@ cdef class Engine:
                 out.append((v.kind, v.slot, v.client_id, v.number, (
                     v.slot, v.client_id, v.values[0], v.values[1], v.values[2], v.values[3], v.values[4], v.values[5],
                     v.values[6], v.values[7], v.values[8], bool(v.values[9] & CONNECTION_CONNECTED))))
+            elif v.kind == EVENT_ATTENTION:
+                c = self.find(v.slot, v.client_id)
+                if c != NULL:
+                    c.flags &= ~<uint32_t>CONNECTION_READY
+                    out.append((v.kind, v.slot, v.client_id))
+            elif v.kind == EVENT_OUTPUT_END:
+                out.append((v.kind, v.client_id, v.number, text))
             elif v.kind == EVENT_SNAPSHOTS_COMPLETE or v.kind == EVENT_NOTE:
                 out.append((v.kind,))
             elif v.kind == EVENT_REQUEST or v.kind == EVENT_MESSAGE:

@@ -36,6 +36,7 @@ cdef enum:
     CONNECTION_RESTRICTED = 1 << 22     # what it publishes is checked (hot/permissions)
     CONNECTION_FILTERED = 1 << 23       # what it receives is checked: a denied subject, a reply that it may answer
     CONNECTION_MAPPED = 1 << 24         # its account maps subjects
+    CONNECTION_TRANSPORT = 1 << 25      # its bytes are transformed (TLS, WebSocket) by the control side, which has the socket
 
 cdef enum:
     SUBSCRIPTION_CLOSED = 1 << 0        # out of every list; freed at the end of the turn

@@ -33,6 +33,8 @@ cdef enum:
     EVENT_MESSAGE = 7                   # a message to a sink whose messages go to Python
     EVENT_PEER = 8                      # a request of another shard
     EVENT_NOTE = 9                      # what rides on the engine wants its Python side
+    EVENT_ATTENTION = 10                # a transport has output, or may be read again
+    EVENT_OUTPUT_END = 11               # the last output of a transport's connection, which is gone
 
 cdef struct event_t:
     int kind

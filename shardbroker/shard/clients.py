@@ -12,7 +12,8 @@ import base64
 import os
 import traceback
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 from shardbroker import errors
 from shardbroker.auth.gate import ANYBODY, Identity, Login, Refusal
@@ -28,8 +29,15 @@ from shardbroker.shard.report import ConnectionRow, sort_rows
 from shardbroker.stream.gojson import format_time
 from shardbroker.wire.redact import redact
 
+if TYPE_CHECKING:
+    from shardbroker.shard.tls import TlsState
+    from shardbroker.shard.transports import Transports
+    from shardbroker.shard.websocket import Upgrade
+
 EVENT_CONNECT = EVENTS["connect"]
 EVENT_CLOSED = EVENTS["closed"]
+EVENT_ATTENTION = EVENTS["attention"]
+EVENT_OUTPUT_END = EVENTS["output_end"]
 EVENT_LOG = EVENTS["log"]
 EVENT_TRACE = EVENTS["trace"]
 EVENT_SNAPSHOTS_COMPLETE = EVENTS["snapshots_complete"]
@@ -56,16 +64,31 @@ class InfoSource(Protocol):
 
     fields: dict[str, Any]
 
-    def line(self, client_id: int, client_ip: str, nonce: bytes = b"") -> bytes: ...
+    def line(self, client_id: int, client_ip: str, nonce: bytes = b"", kind: str = "client") -> bytes: ...
     def connect_line(
-        self, client_id: int, client_ip: str, nonce: bytes, account: str, is_system: bool
+        self,
+        client_id: int,
+        client_ip: str,
+        nonce: bytes,
+        account: str,
+        is_system: bool,
+        kind: str = "client",
     ) -> bytes: ...
+
+
+@dataclass(slots=True)
+class Facts:
+    """Of a connection whose bytes are transformed: the kind of its listener, and what came of its handshakes."""
+
+    kind: str
+    tls: TlsState | None = None
+    upgrade: Upgrade | None = None
 
 
 class Client:
     """What is known of one connection beyond its socket and counters."""
 
-    __slots__ = ("client_id", "identity", "ip", "nonce", "options", "port", "start_ns")
+    __slots__ = ("client_id", "identity", "ip", "nonce", "options", "port", "start_ns", "transport")
 
     def __init__(self, client_id: int, ip: str, port: int, start_ns: int, nonce: bytes = b"") -> None:
         self.client_id = client_id
@@ -75,6 +98,7 @@ class Client:
         self.nonce = nonce  # what its INFO asked it to sign
         self.options: ConnectOptions | None = None  # None before CONNECT
         self.identity: Identity | None = None  # None before it is in
+        self.transport: Facts | None = None  # None where NATS comes as it is
 
     def __str__(self) -> str:
         """How log lines name it (client.go String)."""
@@ -104,11 +128,38 @@ class Client:
         """The account it is in; before it is in, the global one."""
         return (self.identity or ANYBODY).account
 
+    @property
+    def kind(self) -> str:
+        """Of the listener that it came to: client or websocket."""
+        return self.transport.kind if self.transport is not None else "client"
+
+    def with_cookies(self, options: ConnectOptions) -> ConnectOptions:
+        """What a WebSocket client's cookies say where its CONNECT says nothing (client.go processConnect)."""
+        upgrade = self.transport.upgrade if self.transport is not None else None
+        if upgrade is None:
+            return options
+        return replace(
+            options,
+            jwt=options.jwt or upgrade.jwt,
+            user=options.user or upgrade.user,
+            password=options.password or upgrade.password,
+            auth_token=options.auth_token or upgrade.token,
+        )
+
     def login(self) -> Login:
         """What it has said to come in."""
         said = self.options or DEFAULTS
         return Login(
-            said.user, said.password, said.auth_token, said.nkey, said.jwt, said.sig, self.nonce, self.ip
+            said.user,
+            said.password,
+            said.auth_token,
+            said.nkey,
+            said.jwt,
+            said.sig,
+            self.nonce,
+            self.ip,
+            "WEBSOCKET" if self.kind == "websocket" else "STANDARD",
+            self.transport.tls.names if self.transport is not None and self.transport.tls is not None else (),
         )
 
 
@@ -140,6 +191,8 @@ class Clients:
         self._logins = Logins(options, clock)
         self.accounts = Accounts(engine, options, front)
         self.accounts.watch(self._logins.accounts)
+        self._transports: Transports | None = None
+        self._apply_transports(options)
         # Connections by slot, and those that have ended
         self._by_slot: list[Client | None] = []
         self._closed = ClosedConnections(closed_max)
@@ -149,14 +202,32 @@ class Clients:
 
     # -- come --
 
-    def adopt(self, descriptor: int, client_id: int, ip: str, port: int) -> None:
-        """Take a connection that the front has accepted; its INFO goes out at the end of this turn."""
+    def adopt(self, descriptor: int, client_id: int, ip: str, port: int, kind: str = "client") -> None:
+        """Take a connection that the front has accepted; its INFO goes out at the end of this turn. `kind`: of the
+        listener that it came to, client or websocket."""
         nonce = b""
         if self._options.nonce_required:
             nonce = base64.urlsafe_b64encode(os.urandom(NONCE_BYTES)).rstrip(b"=")
-        line = self._info.line(client_id, ip, nonce)
-        slot = self._engine.adopt(descriptor, client_id, line, auth_required=self._options.auth_required)
-        self._add(slot, Client(client_id, ip, port, self._clock.time_ns(), nonce))
+        line = self._info.line(client_id, ip, nonce, kind)
+        client = Client(client_id, ip, port, self._clock.time_ns(), nonce)
+        required = self._auth_required(kind)
+        if self._transports is None or not self._transports.wanted(kind):
+            self._add(self._engine.adopt(descriptor, client_id, line, auth_required=required), client)
+            return
+        in_clear = self._transports.greets_in_clear(kind)
+        slot = self._engine.adopt_transport(
+            client_id,
+            b"" if in_clear else line,
+            auth_required=required,
+            handshake_ns=round(self._transports.handshake_seconds(kind) * 1e9),
+        )
+        client.transport = Facts(kind)
+        self._add(slot, client)
+        self._transports.add(kind, descriptor, slot, client_id, line if in_clear else b"")
+
+    def _auth_required(self, kind: str) -> bool:
+        settings = self._options.websocket
+        return self._options.auth_required or (kind == "websocket" and bool(settings.user or settings.token))
 
     def refuse(self, descriptor: int, client_id: int, ip: str, port: int, text: str) -> None:
         """Tell a connection why it may not stay."""
@@ -165,6 +236,41 @@ class Clients:
         client = Client(client_id, ip, port, self._clock.time_ns())
         self._add(slot, client)
         self._log.error(f"{client} - {text}")
+
+    # -- what the transports tell --
+
+    def _apply_transports(self, options: Options) -> None:
+        if self._transports is not None:
+            self._transports.apply(options)
+        elif options.tls is not None or options.websocket.port:
+            # The libraries behind it cost memory and time to import: only who needs them has them.
+            from shardbroker.shard.transports import Transports
+
+            self._transports = Transports(self._engine, options, self)
+
+    async def drain_transports(self) -> None:
+        """Until the last bytes of closed TLS and WebSocket connections are out."""
+        if self._transports is not None:
+            await self._transports.drain()
+
+    def secured(self, slot: int, client_id: int, state: TlsState) -> None:
+        """The TLS handshake of a connection is done."""
+        client = self._client(slot, client_id)
+        if client is not None and client.transport is not None:
+            client.transport.tls = state
+
+    def upgraded(self, slot: int, client_id: int, upgrade: Upgrade) -> None:
+        """A WebSocket client's upgrade is done."""
+        client = self._client(slot, client_id)
+        if client is not None and client.transport is not None:
+            client.transport.upgrade = upgrade
+            client.ip = upgrade.client_ip or client.ip
+
+    def transport_failed(self, slot: int, client_id: int, text: str, *, probe: bool) -> None:
+        """A connection never came to speak NATS. `probe`: as of a load balancer that looks whether we are there."""
+        client = self._client(slot, client_id)
+        if client is not None:
+            (self._log.debug if probe else self._log.error)(f"{client} - {text}")
 
     def _add(self, slot: int, client: Client) -> None:
         by_slot = self._by_slot
@@ -190,8 +296,12 @@ class Clients:
             try:
                 if kind == EVENT_CONNECT:
                     self._on_connect(event[1], event[2], event[3])
+                elif kind == EVENT_ATTENTION and self._transports is not None:
+                    self._transports.attention(event[2])
                 elif kind == EVENT_CLOSED:
                     self._on_closed(event[1], event[2], event[3], event[4])
+                elif kind == EVENT_OUTPUT_END and self._transports is not None:
+                    self._transports.ended(event[1], event[2], event[3])
                 elif kind == EVENT_LOG:
                     self._on_log(event[1], event[2], event[3], event[4])
                 elif kind == EVENT_TRACE:
@@ -243,7 +353,7 @@ class Clients:
         first = client.options is None
         if not first:
             self._engine.drop_subscriptions(slot, client_id)
-        client.options = options
+        client.options = options = client.with_cookies(options)
 
         def settle(answer: Identity | Refusal) -> None:
             self._on_answer(slot, client, answer, first=first, implicit=arg is None)
@@ -284,12 +394,19 @@ class Clients:
         """The client is in."""
         client.identity = identity
         self._expire_later(slot, client)
+        if client.transport is not None and self._transports is not None:
+            self._transports.trust(client.client_id)
         self.accounts.enter(slot, client.client_id, identity)
         pong_info = b""
         if first and options.protocol >= 1:
             account = client.account
             pong_info = self._info.connect_line(
-                client.client_id, client.ip, client.nonce, account, account == self._options.system_account
+                client.client_id,
+                client.ip,
+                client.nonce,
+                account,
+                account == self._options.system_account,
+                client.kind,
             )
         self._engine.connected(
             slot,
@@ -434,6 +551,7 @@ class Clients:
         self._logins.apply(options)
         self.accounts.apply(options)
         self.accounts.watch(self._logins.accounts)
+        self._apply_transports(options)
         for slot, client in self._each():
             if client.identity is not None:
                 self._check_again(slot, client, client.identity)
@@ -507,7 +625,8 @@ class Clients:
         self._info = info
         for slot, client in self._each():
             if client.options is not None and client.options.protocol >= 1:
-                self._engine.send(slot, client.client_id, info.line(client.client_id, client.ip, client.nonce))
+                line = info.line(client.client_id, client.ip, client.nonce, client.kind)
+                self._engine.send(slot, client.client_id, line)
 
     def slots(self) -> list[tuple[int, int]]:
         """(slot, client id) of each open connection."""

@@ -87,10 +87,10 @@ class Intake:
 
     def _sockets(self, message: Message, descriptors: list[int]) -> None:
         rows, refuse = message["rows"], message["refuse"]
-        for descriptor, (client_id, ip, port, _) in zip(descriptors, rows, strict=False):
+        for descriptor, (client_id, ip, port, kind) in zip(descriptors, rows, strict=False):
             os.set_blocking(descriptor, False)
             if refuse is None:
-                self._clients.adopt(descriptor, client_id, ip, port)
+                self._clients.adopt(descriptor, client_id, ip, port, kind)
             else:
                 self._clients.refuse(descriptor, client_id, ip, port, refuse)
         lost = len(rows) - len(descriptors)

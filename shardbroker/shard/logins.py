@@ -39,6 +39,7 @@ class Logins:
 
     def apply(self, options: Options) -> None:
         self.gate = Gate(options)
+        self._websocket_gate = Gate(options.of_websocket())
         mode = options.operator_mode
         self.operator = (
             OperatorGate(mode, AccountBook(mode), options.system_account) if mode is not None else None
@@ -49,16 +50,19 @@ class Logins:
         """The accounts of the operator, if there is one."""
         return self.operator.accounts if self.operator is not None else None
 
-    @property
-    def required(self) -> bool:
-        """Whether anyone is asked who he is."""
-        return self.operator is not None or self.gate.required
+    def gate_of(self, connection_type: str) -> Gate:
+        """The rules for connections of a type, when there is no operator."""
+        return self._websocket_gate if connection_type == "WEBSOCKET" else self.gate
+
+    def required(self, login: Login) -> bool:
+        """Whether a client like this is asked who it is."""
+        return self.operator is not None or self.gate_of(login.connection_type).required
 
     def check(self, login: Login) -> Answer:
         """What can be said at once."""
         if self.operator is not None:
             return self.operator.check(login, self._clock.time_ns() / 1e9)
-        return self.gate.check(login)
+        return self.gate_of(login.connection_type).check(login)
 
     def still(self, identity: Identity, *, accounts_only: bool) -> Answer | None:
         """Who a client is under other rules; None: it has to log in again to tell.
@@ -78,7 +82,7 @@ class Logins:
 
     def begin(self, login: Login, wanted: Callable[[], bool], settle: Settle) -> Identity | Refusal | None:
         """The answer, or None: then `settle` gets it later, unless `wanted` says that the client has gone."""
-        if not self.required:
+        if not self.required(login):
             answer = self.check(login)
         else:
             wait = self._throttle.wait(login.ip, self._now())

@@ -24,7 +24,8 @@ from posix.time cimport CLOCK_MONOTONIC, clock_gettime, timespec
 from posix.unistd cimport close
 
 from shardbroker.hot.bytes cimport SB_SLACK, sb_unlikely
-from shardbroker.hot.connection cimport connection_close, connection_free, connection_ready
+from shardbroker.hot.connection cimport (
+    connection_close, connection_free, connection_keep_behind, connection_ready, connection_sent)
 from shardbroker.hot.deliver cimport mark_dirty
 from shardbroker.hot.engine cimport (
     RING_BATCH, Engine, engine_after_flush, engine_begin_turn, engine_catch_up, engine_end_turn, engine_on_bytes,
@@ -37,14 +38,15 @@ from shardbroker.hot.memory cimport mem_alloc
 from shardbroker.hot.model cimport (
     CONNECTION_AUTH_PENDING, CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_DIRTY, CONNECTION_HANGUP,
     CONNECTION_HELD, CONNECTION_LINGERING, CONNECTION_PAUSED, CONNECTION_READABLE, CONNECTION_READY, CONNECTION_STALLED,
-    connection_t)
-from shardbroker.hot.outbound cimport out_drop, out_gather, out_iov_t, out_keep, out_sent
+    CONNECTION_TRANSPORT, connection_t)
+from shardbroker.hot.outbound cimport out_drop, out_gather, out_iov_t, out_keep
 from shardbroker.hot.reasons cimport (
     REASON_CLIENT_CLOSED, REASON_READ_ERROR, REASON_SERVER_SHUTDOWN, REASON_SLOW_CONSUMER_PENDING_BYTES,
     REASON_WRITE_ERROR)
 from shardbroker.hot.sink cimport sinks_free_dead
 from shardbroker.hot.state cimport engine_t
 from shardbroker.hot.sublist cimport routes_free_dead
+from shardbroker.hot.transport cimport transport_end
 from shardbroker.shm.counters cimport counter_loop_lag
 from shardbroker.shm.doorbell cimport doorbell_awake, doorbell_drain, doorbell_set_asleep
 from shardbroker.shm.layout cimport slot_beat
@@ -189,7 +191,7 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
         if n:
             if c.partial != NULL:
                 # Parsing stopped inside the kept input: the rest joins it.
-                keep_behind(e, c, buffer, n)
+                connection_keep_behind(e, c, buffer, n)
             else:
                 engine_on_bytes(e, c, buffer, n)
         n += missing
@@ -207,7 +209,7 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
         n = recv(c.fd, buffer, asked, MSG_DONTWAIT)
         if n <= 0:
             if kept:
-                keep_behind(e, c, buffer - kept, kept)
+                connection_keep_behind(e, c, buffer - kept, kept)
             receive_failed(e, c, n)
             return
         if e.shards > 1:
@@ -220,21 +222,6 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
         l.light_until_ns = e.now_ns + LIGHT_NS
     if e.borrowed:
         flush(e)                        # output refers to the buffer that the next read overwrites
-
-
-cdef void keep_behind(engine_t* e, connection_t* c, const char* p, size_t n) noexcept nogil:
-    """Put n bytes behind the kept input, none of which has been parsed."""
-    cdef char* joined
-    if c.flags & CONNECTION_CLOSING:
-        return
-    joined = <char*>mem_alloc(c.partial_bytes + n + SB_SLACK)
-    if c.partial != NULL:
-        memcpy(joined, c.partial, c.partial_bytes)
-        free(c.partial)
-    memcpy(joined + c.partial_bytes, p, n)
-    c.partial = joined
-    c.partial_bytes += <uint32_t>n
-    c.partial_need = 0
 
 
 cdef void read_lingering(loop_t* l, connection_t* c) noexcept nogil:
@@ -257,7 +244,10 @@ cdef void write_connection(engine_t* e, connection_t* c) noexcept nogil:
     cdef uint32_t count
     cdef size_t total
     cdef ssize_t n
-    if c.flags & (CONNECTION_BLOCKED | CONNECTION_HELD | CONNECTION_LINGERING) == 0:
+    if sb_unlikely(c.flags & CONNECTION_TRANSPORT != 0):
+        if c.flags & (CONNECTION_BLOCKED | CONNECTION_HELD | CONNECTION_CLOSING) == 0:
+            connection_ready(e, c)      # the control side takes it (hot/transport)
+    elif c.flags & (CONNECTION_BLOCKED | CONNECTION_HELD | CONNECTION_LINGERING) == 0:
         while c.spans_first < c.spans_end:
             count = out_gather(c, iov, IOVECS_MAX, &total)
             if count == 1:
@@ -275,12 +265,7 @@ cdef void write_connection(engine_t* e, connection_t* c) noexcept nogil:
                     connection_close(e, c, REASON_WRITE_ERROR)
                     return
                 n = 0
-            out_sent(&e.out, c, n)
-            if c.write_deadline_ns:
-                if <size_t>n >= c.write_deadline_bytes:
-                    c.write_deadline_ns = 0
-                else:
-                    c.write_deadline_bytes -= n
+            connection_sent(e, c, n)
             if <size_t>n < total:
                 c.flags |= CONNECTION_BLOCKED
                 break
@@ -330,6 +315,9 @@ cdef void close_connections(engine_t* e) noexcept nogil:
         if c.flags & (CONNECTION_READY | CONNECTION_STALLED | CONNECTION_HELD | CONNECTION_DIRTY):
             c.close_next = left
             left = c
+        elif c.flags & CONNECTION_TRANSPORT:
+            transport_end(e, c)
+            connection_free(e, c)
         elif c.write_deadline_ns == 0 and lingers(c):
             shutdown(c.fd, SHUT_WR)
             c.flags |= CONNECTION_LINGERING | CONNECTION_READABLE

@@ -141,6 +141,7 @@ class Worker:
             self._log.error(
                 f"Shard {self._setup.shard}: {self.clients.open_count} connections did not close in time"
             )
+        await self.clients.drain_transports()
         await asyncio.sleep(0)
         if self.streams is not None:
             self.streams.close()

@@ -31,10 +31,11 @@ class InfoLines:
     `options.port` is the port that is listened on (not -1). What is the same for all clients is encoded once.
     """
 
-    __slots__ = ("_head", "_tail", "fields")
+    __slots__ = ("_heads", "_tail", "fields")
 
     def __init__(self, options: Options, *, server_id: str, lame_duck: bool = False) -> None:
         host, port = advertised(options)
+        tls = options.tls
         self.fields: dict[str, Any] = {
             "server_id": server_id,
             "server_name": options.server_name or server_id,
@@ -45,6 +46,9 @@ class InfoLines:
             "port": port,
             "headers": options.headers,
             **({"auth_required": True} if options.auth_announced else {}),
+            **({"tls_required": True} if tls is not None and not options.allow_non_tls else {}),
+            **({"tls_verify": True} if tls is not None and (tls.verify or tls.verify_and_map) else {}),
+            **({"tls_available": True} if tls is not None and options.allow_non_tls else {}),
             "max_payload": options.max_payload,
             **({"jetstream": True} if options.jetstream.enabled else {}),
         }
@@ -54,20 +58,39 @@ class InfoLines:
             tail["connect_urls"] = urls
         if lame_duck:
             tail["ldm"] = True
-        self._head = b"INFO " + orjson.dumps(self.fields)[:-1]
+        self._heads = {
+            "client": b"INFO " + orjson.dumps(self.fields)[:-1],
+            "websocket": b"INFO " + orjson.dumps(_of_websocket(self.fields, options))[:-1],
+        }
         self._tail = b"," + orjson.dumps(tail)[1:-1] if tail else b""
         self.fields |= tail
 
-    def line(self, client_id: int, client_ip: str, nonce: bytes = b"") -> bytes:
-        """The line that greets a client, and that tells it of a change. `nonce`: what it has to sign, base64url."""
-        return b"%b%b%b} \r\n" % (self._head, _client(client_id, client_ip, nonce), self._tail)
+    def line(self, client_id: int, client_ip: str, nonce: bytes = b"", kind: str = "client") -> bytes:
+        """The line that greets a client, and that tells it of a change. `nonce`: what it has to sign, base64url. `kind`:
+        of its listener, client or websocket."""
+        return b"%b%b%b} \r\n" % (self._heads[kind], _client(client_id, client_ip, nonce), self._tail)
 
-    def connect_line(self, client_id: int, client_ip: str, nonce: bytes, account: str, is_system: bool) -> bytes:
+    def connect_line(
+        self, client_id: int, client_ip: str, nonce: bytes, account: str, is_system: bool, kind: str = "client"
+    ) -> bytes:
         """The line behind the first PONG: what the CONNECT came to (client.go processPing)."""
         connected = b',"connect_info":true,"remote_account":%b' % orjson.dumps(account)
         if is_system:
             connected += b',"acc_is_sys":true'
-        return b"%b%b%b%b} \r\n" % (self._head, _client(client_id, client_ip, nonce), self._tail, connected)
+        return b"%b%b%b%b} \r\n" % (self._heads[kind], _client(client_id, client_ip, nonce), self._tail, connected)
+
+
+def _of_websocket(fields: dict[str, Any], options: Options) -> dict[str, Any]:
+    """The same for a client of the WebSocket listener (client.go generateClientInfoJSON)."""
+    settings = options.websocket
+    host, port = settings.host or options.host, settings.port
+    if settings.advertise:
+        host, port = parse_host_port(settings.advertise, port)
+    auth = {"auth_required": True} if settings.user or settings.token else {}
+    tls = {"tls_required": True, "tls_available": True} if settings.tls is not None else {}
+    left = {key: value for key, value in fields.items() if not key.startswith("tls_")}
+    payload = left.pop("max_payload")
+    return {**left, **auth, "host": host, "port": port, **tls, "max_payload": payload}
 
 
 def _client(client_id: int, client_ip: str, nonce: bytes) -> bytes:

@@ -50,7 +50,7 @@ def test_unknown_flag() -> None:
     [
         (["foo"], 'shardbroker: unrecognized command: "foo"\n'),
         (["-t"], "shardbroker: must specify [-c, --config] option to check configuration file syntax\n"),
-        (["--tls"], "shardbroker: flag -tls: TLS is not served yet, so the server would talk in the clear\n"),
+        (["--tls"], "shardbroker: TLS Server certificate must be present and valid\n"),
         (["-c", "/no/file"], "shardbroker: open /no/file: no such file or directory\n"),
         (["-sl", "foo=1"], 'shardbroker: unknown signal "foo"\n'),
         (

@@ -64,6 +64,12 @@ FLAGS: Final = (
     _flag("user", "string", "user"),
     _flag("pass", "string", "password"),
     _flag("auth", "string", "token"),
+    # load.py makes one setting of these
+    _flag("tls", "bool"),
+    _flag("tlsverify", "bool"),
+    _flag("tlscert", "string"),
+    _flag("tlskey", "string"),
+    _flag("tlscacert", "string"),
     # nats-server's that are not: load.py refuses or warns
     _flag("js jetstream", "bool"),
     _flag("sd store_dir", "string"),
@@ -71,11 +77,6 @@ FLAGS: Final = (
     _flag("r remote_syslog", "string"),
     _flag("profile", "int"),
     _flag("ms https_port", "int"),
-    _flag("tls", "bool"),
-    _flag("tlsverify", "bool"),
-    _flag("tlscert", "string"),
-    _flag("tlskey", "string"),
-    _flag("tlscacert", "string"),
     _flag("routes", "string"),
     _flag("cluster cluster_listen", "string"),
     _flag("cluster_name", "string"),
@@ -206,6 +207,13 @@ JetStream Options:
     -js, --jetstream                 Enable JetStream functionality
     -sd, --store_dir <dir>           Set the storage directory
 
+TLS Options:
+        --tls                        Enable TLS, do not verify clients (default: false)
+        --tlscert <file>             Server certificate file
+        --tlskey <file>              Private key for server certificate
+        --tlsverify                  Enable TLS, verify client certificates
+        --tlscacert <file>           Client certificate CA for verification
+
 Tuning Options:
         --ring-size <bytes>          Each ring between two workers, a power of two (default: 4MiB)
         --control-ring-size <bytes>  Each ring for interest changes, a power of two (default: 256KiB)
@@ -218,5 +226,5 @@ Common Options:
 
 Accepted, without effect yet: -s, --syslog, -r, --remote_syslog, --profile,
     --cluster, --cluster_listen, --cluster_name, --cluster_advertise, --no_advertise, --connect_retries
-Refused, as not served yet: --tls, --tlscert, --tlskey, --tlsverify, --tlscacert, -ms, --https_port, --routes
+Refused, as not served yet: -ms, --https_port, --routes
 """

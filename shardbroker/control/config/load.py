@@ -17,16 +17,10 @@ from shardbroker.control.config.flags import FLAGS, CommandLine, parse_flags
 from shardbroker.control.config.unserved import unserved
 from shardbroker.control.config.values import port
 from shardbroker.errors import ConfigError
-from shardbroker.options import JetStreamSettings, Options
+from shardbroker.options import JetStreamSettings, Options, TlsSettings
 
-_NO_TLS: Final = "TLS is not served yet, so the server would talk in the clear"
 _REFUSED: Final = {
-    "tls": _NO_TLS,
-    "tlsverify": _NO_TLS,
-    "tlscert": _NO_TLS,
-    "tlskey": _NO_TLS,
-    "tlscacert": _NO_TLS,
-    "ms": _NO_TLS,
+    "ms": "monitoring over HTTPS is not served yet, so the server would talk in the clear",
     "routes": "routes to other servers are not served yet; messages would not travel",
 }
 _NO_SYSLOG: Final = "logging to syslog is not served yet; log lines go to stderr or the log file"
@@ -69,6 +63,8 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
         fields |= {"config_file": file, "config_digest": digest(entries)}
     fields |= _from_flags(line.given, warnings)
     fields |= _jetstream(line.given, fields)
+    if tls := _tls_flags(line.given):
+        fields["tls"] = dataclasses.replace(fields.get("tls") or TlsSettings(), **tls)
     warnings += _check(fields)
     return Options(**fields, program=program_name(), arguments=tuple(arguments), warnings=tuple(warnings))
 
@@ -104,6 +100,18 @@ def _jetstream(given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     if given.get("sd"):
         settings = dataclasses.replace(settings, store_dir=given["sd"])
     return {"jetstream": settings}
+
+
+def _tls_flags(given: dict[str, Any]) -> dict[str, Any]:
+    """What --tls and its like say, over what the file says (opts.go overrideTLS)."""
+    names = {"tlscert": "cert_file", "tlskey": "key_file", "tlscacert": "ca_file", "tlsverify": "verify"}
+    tls = {field: given[flag] for flag, field in names.items() if given.get(flag)}
+    if not (given.get("tls") or given.get("tlsverify")):
+        return {}
+    for flag, what in (("tlscert", "certificate"), ("tlskey", "private key")):
+        if not given.get(flag):
+            raise ConfigError(f"TLS Server {what} must be present and valid")
+    return tls
 
 
 _FLAG_FIELDS: Final = {flag.names[0]: flag.field for flag in FLAGS if flag.field}
@@ -149,6 +157,18 @@ def _check(fields: dict[str, Any]) -> list[str]:
             advertised(o)
         except ValueError as error:
             errors.append(f"client_advertise: {error}")
+    if o.websocket.port and o.websocket.tls is None and not o.websocket.no_tls:
+        errors.append("websocket requires TLS configuration")
+    served = [tls for tls in (o.tls, o.websocket.tls if o.websocket.port else None) if tls is not None]
+    if served:
+        # The library is imported only for this; the files are read now, so that a bad one is told before anything starts.
+        from shardbroker.shard.tls import server_context
+
+        for tls in served:
+            try:
+                server_context(tls)
+            except ConfigError as error:
+                errors.append(str(error))
     in_vain, warnings = unserved(o)
     errors += in_vain
     if errors:

@@ -273,7 +273,7 @@ def _write_timeout(key: str, entry: Entry, into: _File) -> None:
         )
 
 
-_NO_TLS: Final = "TLS is not served yet, so the server would talk in the clear"
+_NO_HTTPS: Final = "monitoring over HTTPS is not served yet, so the server would talk in the clear"
 
 SETTINGS: Final[dict[str, Handler]] = {
     # Processes: ours
@@ -362,8 +362,8 @@ SETTINGS: Final[dict[str, Handler]] = {
     "store_dir": _store_dir,
     "storedir": _store_dir,
     # Unsafe to ignore
-    "https": _refused(_NO_TLS),
-    "https_port": _refused(_NO_TLS),
+    "https": _refused(_NO_HTTPS),
+    "https_port": _refused(_NO_HTTPS),
     "gateway": _refused("gateways are not served yet; messages would not travel"),
     "proxies": _refused("proxies are not served yet, so the server would admit whom it should not"),
     "proxy_protocol": _refused("the PROXY protocol is not served yet; no client could connect"),
@@ -377,8 +377,8 @@ SETTINGS: Final[dict[str, Handler]] = {
     "remote_syslog": _warned("logging to syslog is not served yet; log lines go to stderr or log_file"),
     "prof_port": _warned("profiling over HTTP is a facility of Go; nothing listens for it"),
     "prof_block_rate": _warned("profiling over HTTP is a facility of Go"),
-    "ocsp": _warned("TLS is not served yet, so this has no effect"),
-    "ocsp_cache": _warned("TLS is not served yet, so this has no effect"),
+    "ocsp": _warned("OCSP is not served yet; certificates are not stapled"),
+    "ocsp_cache": _warned("OCSP is not served yet, so this has no effect"),
     "disable_sublist_cache": _warned("the route cache cannot be switched off"),
     "no_sublist_cache": _warned("the route cache cannot be switched off"),
     "connect_error_reports": _warned("there are no routes or leaf nodes yet, so this has no effect"),

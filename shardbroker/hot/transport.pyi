@@ -1,0 +1,1 @@
+"""Types of transport.pyx: it has no Python face."""

@@ -1,0 +1,247 @@
+"""Clients over TLS: what is negotiated, who is let in, and that the bytes are those of a plain connection."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import nats
+import pytest
+from nats.aio.msg import Msg
+
+from harness import Broker, RawClient
+from harness.raw import CONNECT, msg, pub
+from transports.conftest import CLIENT_EMAIL, CLIENT_SUBJECT, Authority
+
+Start = Callable[..., Broker]
+
+
+class TlsClient(RawClient):
+    """A raw client that does the handshake: behind INFO, or first."""
+
+    def __init__(self, port: int, context: ssl.SSLContext, *, first: bool = False, name: str = "localhost") -> None:
+        super().__init__(port, info=not first)
+        self.socket = context.wrap_socket(self.socket, server_hostname=name)
+        if first:
+            self.read_info()
+
+    @property
+    def tls(self) -> ssl.SSLSocket:
+        assert isinstance(self.socket, ssl.SSLSocket)
+        return self.socket
+
+
+def test_publish_and_subscribe(fresh_broker: Start, authority: Authority) -> None:
+    broker = fresh_broker(config=authority.block())
+    one, two = (TlsClient(broker.port, authority.context()) for _ in range(2))
+    assert one.info["tls_required"] is True
+    one.connect()
+    two.connect()
+    two.sub("a.*", 7)
+    one.send(b"".join(pub("a.b", b"%d" % n) for n in range(5000)))
+    two.expect(b"".join(msg("a.b", 7, b"%d" % n) for n in range(5000)))
+
+
+def test_large_payloads_and_what_is_sent_byte_by_byte(fresh_broker: Start, authority: Authority) -> None:
+    broker = fresh_broker(config=authority.block())
+    client = TlsClient(broker.port, authority.context()).connect()
+    client.sub("big", 1)
+    payload = bytes(range(256)) * 4096
+    client.send(pub("big", payload)).expect(msg("big", 1, payload))
+    for byte in pub("big", b"slow"):
+        client.send(bytes([byte]))
+    client.expect(msg("big", 1, b"slow"))
+
+
+def test_plain_clients_are_refused(fresh_broker: Start, authority: Authority) -> None:
+    broker = fresh_broker(config=authority.block())
+    client = broker.client()
+    client.send(f"CONNECT {CONNECT}\r\nPING\r\n".encode())
+    client.expect_closed_any()
+    TlsClient(broker.port, authority.context()).connect()
+
+
+def test_tls_may_be_optional(fresh_broker: Start, authority: Authority) -> None:
+    broker = fresh_broker(config=authority.block() + "allow_non_tls: true\n")
+    plain, secure = broker.client(), TlsClient(broker.port, authority.context())
+    for info in (plain.info, secure.info):
+        assert info["tls_available"] is True
+        assert "tls_required" not in info
+    plain.connect().sub("x", 1)
+    secure.connect().pub("x", b"over")
+    plain.expect(msg("x", 1, b"over"))
+
+
+@pytest.mark.parametrize("fallback", [False, True], ids=["always", "auto"])
+def test_handshake_first(fresh_broker: Start, authority: Authority, fallback: bool) -> None:
+    first = "handshake_first: auto" if fallback else "handshake_first: true"
+    broker = fresh_broker(config=authority.block(first))
+    TlsClient(broker.port, authority.context(), first=True).connect()
+    if fallback:
+        TlsClient(broker.port, authority.context()).connect()
+
+
+def test_a_client_that_never_shakes_hands_is_cut(fresh_broker: Start, authority: Authority) -> None:
+    broker = fresh_broker(config=authority.block("timeout: 0.2"))
+    broker.client().expect_closed_any()
+    broker.wait_log(r"\[ERR\].*TLS handshake timeout")
+
+
+def test_certificates_of_clients(fresh_broker: Start, authority: Authority) -> None:
+    broker = fresh_broker(config=authority.block(authority.trusted, "verify: true"))
+    client = TlsClient(broker.port, authority.context("client"))
+    assert client.info["tls_verify"] is True
+    client.connect()
+    for context in (authority.context(), authority.context("stranger")):
+        with pytest.raises((ssl.SSLError, AssertionError, OSError)):
+            TlsClient(broker.port, context).connect()
+    broker.wait_log(r"\[ERR\].*TLS handshake error")
+    client.flush()
+
+
+@pytest.mark.parametrize("user", [CLIENT_EMAIL, CLIENT_SUBJECT, "OU=tests, CN=client.example"])
+def test_users_by_certificate(fresh_broker: Start, authority: Authority, user: str) -> None:
+    users = f'authorization {{ users: [ {{ user: "{user}" }}, {{ user: other }} ] }}\n'
+    broker = fresh_broker(
+        config=authority.block(authority.trusted, "verify_and_map: true") + users, args=["-m", "-1"]
+    )
+    client = TlsClient(broker.port, authority.context("client")).connect()
+    port = broker.wait_log(r"Starting http monitor on \S+").rpartition(":")[2]
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/connz?auth=1") as answer:
+        (row,) = json.load(answer)["connections"]
+    assert row["authorized_user"] == user
+    client.flush()
+
+
+def test_users_by_certificate_are_refused(fresh_broker: Start, authority: Authority) -> None:
+    users = "authorization { users: [ { user: somebody, password: else } ] }\n"
+    broker = fresh_broker(config=authority.block(authority.trusted, "verify_and_map: true") + users)
+    client = TlsClient(broker.port, authority.context("client"))
+    client.send('CONNECT {"user":"somebody","pass":"else"}\r\n').expect(b"-ERR 'Authorization Violation'\r\n")
+    client.expect_closed_any()
+
+
+def test_versions(fresh_broker: Start, authority: Authority) -> None:
+    broker = fresh_broker(config=authority.block('min_version: "1.3"'))
+    context = authority.context()
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    with pytest.raises((ssl.SSLError, OSError)):
+        TlsClient(broker.port, context)
+    assert TlsClient(broker.port, authority.context()).connect() is not None
+
+
+def test_the_certificate_is_chosen_by_name(fresh_broker: Start, authority: Authority) -> None:
+    pairs = [
+        f'{{ cert_file: "{authority.path(n + ".pem")}", key_file: "{authority.path(n + "-key.pem")}" }}'
+        for n in ("server", "other")
+    ]
+    broker = fresh_broker(config=f"tls {{ certs: [ {', '.join(pairs)} ] }}\n")
+    shown = {}
+    for name in ("localhost", "other.example"):
+        client = TlsClient(broker.port, authority.context(), name=name)
+        certificate = client.tls.getpeercert()
+        assert certificate is not None
+        shown[name] = dict(pair[0] for pair in certificate["subject"])["commonName"]  # type: ignore[misc, index]
+    assert shown == {"localhost": "server", "other.example": "other"}
+
+
+def test_certificates_are_read_anew_by_a_reload(fresh_broker: Start, authority: Authority, tmp_path: Path) -> None:
+    for end in (".pem", "-key.pem"):
+        shutil.copy(authority.path("server" + end), tmp_path / ("now" + end))
+    config = f'tls {{ cert_file: "{tmp_path}/now.pem", key_file: "{tmp_path}/now-key.pem" }}\n'
+    broker = fresh_broker(config=config)
+    before = TlsClient(broker.port, authority.context()).connect()
+    for end in (".pem", "-key.pem"):
+        shutil.copy(authority.path("other" + end), tmp_path / ("now" + end))
+    os.kill(broker.pid, signal.SIGHUP)
+    broker.wait_log("Reloaded server configuration")
+    after = TlsClient(broker.port, authority.context(), name="other.example").connect()
+    before.flush()
+    after.flush()
+    (tmp_path / "now.pem").write_text("no certificate")
+    os.kill(broker.pid, signal.SIGHUP)
+    broker.wait_log(r"\[ERR\] Failed to reload server configuration: .*now\.pem")
+    TlsClient(broker.port, authority.context(), name="other.example").connect()
+
+
+def test_flags(fresh_broker: Start, authority: Authority) -> None:
+    cert, key = authority.path("server.pem"), authority.path("server-key.pem")
+    broker = fresh_broker(
+        args=["--tlsverify", "--tlscert", cert, "--tlskey", key, "--tlscacert", authority.path("ca.pem")]
+    )
+    TlsClient(broker.port, authority.context("client")).connect()
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["--tls"], "TLS Server certificate must be present and valid"),
+        (["--tls", "--tlscert", "/nowhere.pem"], "TLS Server private key must be present and valid"),
+        (["--tls", "--tlscert", "/nowhere.pem", "--tlskey", "/nowhere.key"], "/nowhere.pem"),
+    ],
+)
+def test_bad_flags(args: list[str], says: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "shardbroker", "-p", "-1", *args], capture_output=True, text=True, timeout=60
+    )
+    assert ended.returncode == 1
+    assert says in ended.stderr
+
+
+def test_slow_consumers_are_cut(fresh_broker: Start, authority: Authority) -> None:
+    """A TLS client that does not read is held to max_pending like any other, and its publisher goes on."""
+    broker = fresh_broker(config=authority.block() + "max_pending: 2MB\nmax_payload: 1MB\nwrite_deadline: 30s\n")
+    slow = TlsClient(broker.port, authority.context()).connect()
+    slow.sub("flood", 1)
+    publisher = TlsClient(broker.port, authority.context()).connect()
+    payload = b"x" * 65536
+    for _ in range(400):
+        publisher.send(pub("flood", payload))
+    publisher.flush()
+    broker.wait_log("Slow Consumer Detected: MaxPending of 2097152 Exceeded|Slow Consumer")
+
+
+def test_garbage_costs_one_connection(fresh_broker: Start, authority: Authority) -> None:
+    """Bytes that are no handshake, cut anywhere, close their connection and harm nobody."""
+    broker = fresh_broker(config=authority.block())
+    good = TlsClient(broker.port, authority.context()).connect()
+    hello = ssl.MemoryBIO()
+    theirs = authority.context().wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost")
+    with pytest.raises(ssl.SSLWantReadError):
+        theirs.do_handshake()
+    start = hello.read()
+    for cut in (1, 2, 5, 6, 9, len(start) // 2):
+        client = broker.client()
+        client.send(start[:cut])
+        client.socket.shutdown(socket.SHUT_WR)
+        client.expect_closed_any()
+    for garbage in (b"\x16\x03\x01\xff\xff" + b"\0" * 300, b"\x16\x03\x01\x00\x05\xff\xff\xff\xff\xff", bytes(1000)):
+        broker.client().send(garbage).expect_closed_any()
+    good.flush()
+
+
+def test_nats_py(fresh_broker: Start, authority: Authority) -> None:
+    broker = fresh_broker(config=authority.block())
+
+    async def talk() -> None:
+        nc = await nats.connect(f"tls://127.0.0.1:{broker.port}", tls=authority.context())
+
+        async def answer(message: Msg) -> None:
+            await message.respond(message.data.upper())
+
+        await nc.subscribe("svc", cb=answer)
+        assert (await nc.request("svc", b"hello", timeout=20)).data == b"HELLO"
+        await nc.close()
+
+    asyncio.run(talk())
