@@ -1,0 +1,1 @@
+"""Cost per message and memory against numbers of things."""
