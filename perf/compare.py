@@ -59,9 +59,9 @@ def measure(shape: Shape, spec: str, seconds: float, threads: int) -> dict[str, 
         if server.dialect != NATS:
             return measure_plain(shape.name, server, target)
         if not shape.name.startswith(NOT_WARMED):
-            run(shape.name, replace(target, seconds=WARM_UP_SECONDS))
+            run(shape, replace(target, seconds=WARM_UP_SECONDS))
         try:
-            figures = run(shape.name, target)
+            figures = run(shape, target)
         except LoadError as failure:
             raise LoadError(f"{failure}\n{server.log_tail()}") from failure
         return {

@@ -111,10 +111,10 @@ class Shape:
     lower: bool = False
 
 
-def run(name: str, target: Target) -> Result:
+def run(shape: str | Shape, target: Target) -> Result:
     """One load on a running server. Its figures, CPU and memory included; LoadError when a check fails."""
     target.measured = {}
-    return target.accounted(SHAPES[name].run(target))
+    return target.accounted((SHAPES[shape] if isinstance(shape, str) else shape).run(target))
 
 
 # ------------------------------------------------------------------ streams

@@ -1,0 +1,1 @@
+"""Designs that were measured against ours, kept so that anyone can measure them again."""
