@@ -291,8 +291,10 @@ def _outcome(load: Load, fleet: Fleet, phase: Phase) -> Outcome:
             raise LoadError(f"{count} answers came, {published} were due")
         if load.row.kind == "idle":
             seconds = max(answer.wall_seconds for answer in phase.answers)
-        if any(part.get("acks", (0, 0, 0, 0))[3] for part in parts):
-            more["acks"] = streams.acks([part["acks"] for part in parts])
+        if any(part.get("acks", (0, 0, 0, 0))[1] for part in parts):
+            more["acks"] = streams.acks([part["acks"] for part in parts], _unit(load))
+        if load.row.kind == "consume" and not phase.interrupted:
+            streams.check_sums(load, fleet.board.sums()[0])
     outcome = Outcome(load, count, seconds, published, interrupted=phase.interrupted, more=more)
     outcome.latency = latency if latency.count else None
     outcome.lateness = lateness if lateness.count else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -25,6 +26,7 @@ HOST = "127.0.0.1"
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 10.0
 PR_SET_PDEATHSIG = 1
+COMPLAINT = re.compile(r"\[(ERR|FTL)\]|\[WRN\]|panic|Traceback|Error")
 
 
 def free_port() -> int:
@@ -127,6 +129,13 @@ class Process:
         assert self._log is not None
         self._log.seek(0)
         return self._log.read().decode(errors="replace")[-count:].strip()
+
+    def complaints(self, count: int = 5) -> str:
+        """What its log says of errors, the last lines; all that it said last when it has ended."""
+        said = self.log_tail(1 << 20).splitlines()
+        if self._process is None or self._process.poll() is None:
+            said = [line for line in said if COMPLAINT.search(line)]
+        return "\n".join(said[-count:])
 
     def cpu_seconds(self) -> float:
         return cpu_seconds(processes(self.pid))

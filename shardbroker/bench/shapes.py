@@ -47,7 +47,7 @@ SHAPES = {
             1,
             "msg/s",
             "P publishers, S subscribers, one subject: 1x1, or N x M",
-            ("1x1", "sub", "mesh"),
+            ("sub", "mesh"),
         ),
         Shape(
             "fanout",
@@ -212,6 +212,8 @@ class Load:
 def parse(text: str, **options: Any) -> Load:
     """A load from SHAPE[:COUNTS][:SIZE][@RATE] and the command's options (fields of Load). Raises LoadError."""
     rest, at, rate = text.partition("@")
+    if re.match(r"\d+x\d+(:|$)", rest):  # 1x1:16
+        rest = f"pubsub:{rest}"
     name, *words = rest.split(":", 2)
     if len(words) == 2 and not words[0]:
         words = words[1:]

@@ -138,16 +138,17 @@ def _full(
     return [{**plan, "endpoint": asdict(endpoint), "timeout": settings.timeout} for plan in made]
 
 
-def acks(found: Sequence[Sequence[int]]) -> dict[str, int]:
-    """The PubAcks of all callers: least and greatest sequence and how many. LoadError when they are no whole range."""
+def acks(found: Sequence[Sequence[int]], unit: int) -> dict[str, int]:
+    """The PubAcks of all callers (least, greatest, sum and number of sequences; Calls.part), of `unit` messages each.
+
+    The stream is the run's own, so together they must be one whole range; LoadError when they are not.
+    """
     some = [one for one in found if one[3]]
     least, most = min(one[0] for one in some), max(one[1] for one in some)
-    return {
-        "first": least,
-        "last": most,
-        "sum": sum(one[2] for one in some),
-        "count": sum(one[3] for one in some),
-    }
+    total, count = sum(one[2] for one in some), sum(one[3] for one in some)
+    if most - least != unit * (count - 1) or total != count * (least + most) // 2:
+        raise LoadError(f"{count} acknowledgements name sequences from {least} to {most}, but not each once")
+    return {"first": least - unit + 1, "last": most, "count": count}
 
 
 def _publish(api: Api, load: Load, endpoint: Endpoint, settings: Settings, name: str) -> Prepared:
@@ -286,6 +287,8 @@ def _acknowledged(api: Api, name: str, consumer: str, messages: int, seconds: fl
         time.sleep(0.01)
 
 
-def sums_agree(received_sum: int, messages: int, readers: int) -> bool:
-    """Whether what was received is every message of the stream, once for each reader."""
-    return received_sum == sum_of(messages) * readers % 2**64
+def check_sums(load: Load, received_sum: int) -> None:
+    """What readers received is every message of the stream, once for each of them, or once for all. LoadError."""
+    readers = load.left if load.shape == "js-ordered" else 1
+    if received_sum != sum_of(load.msgs or MESSAGES) * readers % 2**64:
+        raise LoadError("some messages came twice and others not at all")

@@ -436,8 +436,8 @@ def one_run(
         try:
             outcome = run(fresh, Target(where, server_pid, statistics_of(server_pid)), settings, shown, other)
         except LoadError as failure:
-            if endpoint is None and (said := process.log_tail(600)):
-                raise LoadError(f"{failure}\nThe server's last words:\n{said}") from failure
+            if endpoint is None and (said := process.complaints()):
+                raise LoadError(f"{failure}\nThe server says:\n{said}") from failure
             raise
         ours = outcome.shards and {"workers": len(outcome.shards)}
         names = ("server_name", "server_id", "version", "go", "headers", "jetstream", "max_payload")
