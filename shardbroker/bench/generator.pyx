@@ -38,7 +38,7 @@ from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 
 from shardbroker.bench.board cimport Board
 from shardbroker.bench.net cimport (
-    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CTL_ADD, EPOLL_CTL_MOD, EVENTS_MAX, LINE_MAX,
+    EPOLLERR, EPOLLHUP, EPOLLIN, EPOLLOUT, EPOLL_CTL_ADD, EPOLL_CTL_DEL, EPOLL_CTL_MOD, EVENTS_MAX, LINE_MAX,
     LOAD_GROUPS_MAX, LOAD_REASON_BYTES, MARK, MSG_DONTWAIT, MSG_NOSIGNAL, RECEIVE_BYTES, close, epoll_create1,
     epoll_event, get_index, load_board, load_claim, load_digits, load_fail, load_fail_errno, load_get,
     load_histogram, load_line, load_mix, load_now, load_record, load_set, load_stamp, load_wait, load_watch,
@@ -62,6 +62,7 @@ cdef enum:
 
 cdef int64_t WAIT_NS = 10_000_000        # a wait's longest: other groups end, the parent wants the end
 cdef int64_t SPIN_NS = 5_000             # due so soon: look again instead of sleeping
+cdef int64_t QUIET_NS = 300_000_000      # nothing came for so long: nothing will
 cdef int64_t SLOW_NS = 10_000_000        # between two reads of a slow sink
 
 cdef struct flow:
@@ -597,18 +598,29 @@ cdef int run_group(run* r, int group, char* buffer) noexcept nogil:
 
 
 cdef int sinks_drain(run* r, int group, char* buffer) noexcept nogil:
-    """Read what the kernel holds for sinks that have read nothing: it must be whole and in order up to a cut."""
-    cdef int i, n
+    """Read what is on its way to sinks that have read nothing, until nothing comes: whole and in order up to a cut.
+
+    Their windows were closed, so the end of a connection that the server has cut comes only behind all of it.
+    """
+    cdef epoll_event events[EVENTS_MAX]
+    cdef int epoll = epoll_create1(0), i, n, living = 0, result = 0
     for i in range(r.sinks):
-        if r.sink[i].group != group or not r.sink[i].slow:
-            continue
-        while not r.sink[i].cut:
-            n = sink_read(r, &r.sink[i], group, buffer, RECEIVE_BYTES)
-            if n < 0:
-                return -1
-            if n == 0:
+        if r.sink[i].group == group and r.sink[i].slow and not r.sink[i].cut:
+            load_watch(epoll, EPOLL_CTL_ADD, r.sink[i].fd, EPOLLIN, i)
+            living += 1
+    while living and result == 0:
+        n = load_wait(epoll, events, EVENTS_MAX, QUIET_NS)
+        if n == 0:
+            break
+        for i in range(n):
+            if sink_read(r, &r.sink[events[i].data.u64], group, buffer, RECEIVE_BYTES) < 0:
+                result = -1
                 break
-    return 0
+            if r.sink[events[i].data.u64].cut:
+                load_watch(epoll, EPOLL_CTL_DEL, r.sink[events[i].data.u64].fd, 0, 0)
+                living -= 1
+    close(epoll)
+    return result
 
 
 cdef class Stream:
