@@ -39,7 +39,7 @@ ours is started for each shape. Lost, doubled, reordered or changed messages end
 
 \b
 Sizes: 128, 4KB, 64..4096 (uniform), lognormal:512,1.0 (median, sigma), 64=80,1KB=20 (weights).
-The full story is in docs/performance.md.
+The full story is in docs/load-testing.md.
 """
 
 
