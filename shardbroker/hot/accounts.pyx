@@ -14,6 +14,7 @@ from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
 from shardbroker.hot.model cimport ROUTE_SETS, ROUTE_SETS_FIRST, account_t
 from shardbroker.hot.state cimport engine_t
 from shardbroker.hot.sublist cimport account_free, account_init
+from shardbroker.hot.transform cimport mappings_free
 
 
 cdef inline uint64_t id_of(engine_t* e, const char* name, uint32_t n) noexcept nogil:
@@ -95,6 +96,7 @@ cdef void accounts_free(engine_t* e) noexcept nogil:
     """After every subscription is gone and remote interest is forgotten."""
     cdef uint32_t i
     for i in range(e.accounts_count):
+        mappings_free(e.accounts[i])
         account_free(e.accounts[i])
         free(e.accounts[i])
     free(e.accounts)

@@ -11,12 +11,13 @@ from libc.string cimport memcmp, memcpy, strlen
 
 from shardbroker.hot.bytes cimport SB_SLACK, sb_hash
 from shardbroker.hot.deliver cimport mark_dirty
+from shardbroker.hot.exchange cimport exchange_unsubscribe, shadow_free
 from shardbroker.hot.interest cimport interest_unsubscribe
 from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero, slab_alloc, slab_free
 from shardbroker.hot.model cimport (
     CONNECTION_CLOSING, CONNECTION_FILTERED, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READY,
-    CONNECTION_RESTRICTED, CONNECTION_STALLED, CONNECTION_TRANSPORT, CONNECTION_VERBOSE, SUBSCRIPTION_CLOSED, connection_t,
-    permissions_t, subscription_t)
+    CONNECTION_RESTRICTED, CONNECTION_STALLED, CONNECTION_TRANSPORT, CONNECTION_VERBOSE, SUBSCRIPTION_CLOSED,
+    SUBSCRIPTION_SHADOW, SUBSCRIPTION_SHADOWED, connection_t, permissions_t, subscription_t)
 from shardbroker.hot.outbound cimport out_append, out_drop, out_sent
 from shardbroker.hot.permissions cimport replies_free
 from shardbroker.hot.state cimport (
@@ -141,6 +142,8 @@ cdef bint connections_reap(engine_t* e) noexcept nogil:
                 # The table stays as it is but for this entry: nothing looks sids up any more.
                 budget -= 1
                 c.subscriptions -= 1
+                if c.sids[i].flags & SUBSCRIPTION_SHADOWED:
+                    exchange_unsubscribe(e, c.sids[i])
                 interest_unsubscribe(e, c.account, c.sids[i])
                 bury(e, c.sids[i])
                 c.sids[i] = NULL
@@ -401,6 +404,8 @@ cdef void unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil:
         return
     sub.flags |= SUBSCRIPTION_CLOSED
     sid_remove(e, c, sub)
+    if sub.flags & SUBSCRIPTION_SHADOWED and exchange_unsubscribe(e, sub):
+        connection_wait(e, c, CONNECTION_HELD)
     if interest_unsubscribe(e, c.account, sub):
         connection_wait(e, c, CONNECTION_HELD)
     bury(e, sub)
@@ -432,7 +437,10 @@ cdef void free_dead(engine_t* e) noexcept nogil:
     """At the end of a turn."""
     cdef uint32_t i
     for i in range(e.dead_count):
-        slab_free(e.dead[i], subscription_bytes(e.dead[i].sid_bytes))
+        if e.dead[i].flags & SUBSCRIPTION_SHADOW:
+            shadow_free(e.dead[i])
+        else:
+            slab_free(e.dead[i], subscription_bytes(e.dead[i].sid_bytes))
     e.dead_count = 0
     if e.dead_capacity > 65536:
         free(e.dead)

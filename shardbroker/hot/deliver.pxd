@@ -12,6 +12,8 @@ from shardbroker.hot.model cimport connection_t, queue_group_t, queue_t, route_t
 from shardbroker.hot.state cimport engine_t, message_t
 
 cdef bint deliver_to(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil
+cdef bint deliver_client(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil
+cdef bint deliver_sink(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil
 cdef void deliver_route(engine_t* e, message_t* m, route_t* r) noexcept nogil
 cdef void deliver_match(engine_t* e, message_t* m) noexcept nogil
 cdef bint deliver_queue(engine_t* e, message_t* m, queue_t** queues, uint32_t count) noexcept nogil

@@ -12,17 +12,18 @@ from libc.string cimport memcpy
 
 from shardbroker.hot.bytes cimport SB_SLACK, sb_copy, sb_digits, sb_likely, sb_unlikely
 from shardbroker.hot.connection cimport event_push
+from shardbroker.hot.exchange cimport exchange_deliver
 from shardbroker.hot.memory cimport mem_alloc, mem_resize
 from shardbroker.hot.model cimport (
     CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_FILTERED, CONNECTION_HEADERS, CONNECTION_NO_ECHO, CONNECTION_SINK,
-    SUBSCRIPTION_CLOSED, connection_t, members_t, queue_t, route_t, subscription_t, target_t)
+    SUBSCRIPTION_CLOSED, SUBSCRIPTION_SHADOW, connection_t, members_t, queue_t, route_t, subscription_t, target_t)
 from shardbroker.hot.outbound cimport out_append, out_borrow, out_commit, out_extends, out_reserve
 from shardbroker.hot.permissions cimport permissions_receive, replies_note
 from shardbroker.hot.state cimport ARENA_BYTES, EVENT_TRACE, REFERENCE_BYTES, engine_t, message_t, sink_t
 from shardbroker.hot.sublist cimport match_t, member_at, sublist_queue
 
 cdef enum:
-    SUBSCRIPTION_ODD = SUBSCRIPTION_CLOSED
+    SUBSCRIPTION_ODD = SUBSCRIPTION_CLOSED | SUBSCRIPTION_SHADOW
     SHARED_RUN_MIN = 512                # a shared frame that does not continue the last one is copied below this
 
 
@@ -171,11 +172,19 @@ cdef bint deliver_sink(engine_t* e, message_t* m, subscription_t* sub) noexcept 
 cdef bint deliver_odd(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil:
     """One that is closed, no client's, or may not get everything."""
     cdef connection_t* c = sub.connection
-    cdef queue_t* q
     if c.flags & CONNECTION_CLOSING or sub.flags & SUBSCRIPTION_CLOSED:
         return False
+    if sub.flags & SUBSCRIPTION_SHADOW:
+        return exchange_deliver(e, m, sub)
     if c.flags & CONNECTION_SINK:
         return deliver_sink(e, m, sub)
+    return deliver_client(e, m, sub)
+
+
+cdef bint deliver_client(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil:
+    """To a client that may not get everything."""
+    cdef connection_t* c = sub.connection
+    cdef queue_t* q
     if c.flags & CONNECTION_FILTERED == 0:
         return deliver_frame(e, m, sub)
     q = sublist_queue(sub.home)

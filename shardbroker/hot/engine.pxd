@@ -25,6 +25,9 @@ cdef void engine_hook(engine_t* e, hook_function_t function, void* context) noex
 cdef uint32_t engine_publish(engine_t* e, account_t* a, const char* subject, uint32_t subject_bytes, const char* shown,
                              uint32_t shown_bytes, const char* reply, uint32_t reply_bytes, int32_t header_bytes,
                              const char* payload, uint32_t payload_bytes) noexcept nogil
+cdef uint32_t engine_publish_on(engine_t* e, account_t* a, const char* subject, uint32_t subject_bytes, const char* shown,
+                                uint32_t shown_bytes, const char* reply, uint32_t reply_bytes, int32_t header_bytes,
+                                const char* payload, uint32_t payload_bytes) noexcept nogil
 cdef bint engine_interest(engine_t* e, account_t* a, const char* subject, uint32_t subject_bytes) noexcept nogil
 cdef void engine_send_peer(engine_t* e, uint32_t shard, const char* data, uint32_t n) noexcept nogil
 cdef route_t* route_of(engine_t* e, message_t* m) noexcept nogil

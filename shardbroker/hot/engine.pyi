@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 from shardbroker.options import EngineSettings
 from shardbroker.shm.layout import SegmentMap
+from shardbroker.transform import Transform
 
 # (slot, client id, in_msgs, in_bytes, out_msgs, out_bytes, pending_bytes, subscriptions, rtt_ns, last_activity_ns,
 #  stalls, connected): CONNECTION_FIELDS
@@ -80,6 +81,14 @@ class Engine:
         *,
         max_payload: int = -1,
         max_subscriptions: int = -1,
+    ) -> None: ...
+    # mappings: (source, [(percent up to this one, Transform)]). imports: (is a service, exporter, local pattern, pattern
+    # there, Transform to local or None, Transform to there or None, response type 0 singleton 1 stream 2 chunked, its ns)
+    def set_account(
+        self,
+        name: bytes,
+        mappings: list[tuple[bytes, list[tuple[int, Transform]]]],
+        imports: list[tuple[bool, bytes, bytes, bytes, Transform | None, Transform | None, int, int]],
     ) -> None: ...
     def limit(self, slot: int, client_id: int, max_payload: int, max_subscriptions: int) -> bool: ...
     def restrict(

@@ -22,6 +22,8 @@ from shardbroker.hot.connection cimport (
     connection_violation_queue, connection_wait, connections_reap, event_push, events_trim, free_dead, garbage, sid_add,
     sid_find, slots_trim, unsubscribe)
 from shardbroker.hot.deliver cimport deliver_match, deliver_queue, deliver_route, mark_dirty, random_below
+from shardbroker.hot.exchange cimport (
+    exchange_free, exchange_init, exchange_request, exchange_set, exchange_subscribe)
 from shardbroker.hot.interest cimport (
     interest_boot, interest_control, interest_free, interest_give_receipts, interest_lookup, interest_on_stall,
     interest_receipts_wanted, interest_request, interest_route, interest_send, interest_stall, interest_subscribe)
@@ -57,6 +59,7 @@ from shardbroker.hot.state cimport (
 from shardbroker.hot.sublist cimport (
     SUBJECT_INVALID, match_t, member_at, route_build, routes_drop_idle, routes_free_dead, subject_check,
     subject_is_literal, subject_tokens, sublist_match, sublist_queue, sublist_subject, sublist_walk)
+from shardbroker.hot.transform cimport mapping_apply, mappings_set
 from shardbroker.hot.transport cimport transport_blocked, transport_feed, transport_hungry, transport_take
 from shardbroker.shm.directory cimport directory_map
 from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap, slot_epoch, slot_state
@@ -345,9 +348,23 @@ cdef bint on_pub_odd(engine_t* e, connection_t* c, const operation_t* op, messag
     mappings, its permissions (which are about the subject that it comes to). Whether to go on."""
     if c.flags & CONNECTION_PEDANTIC and not subject_is_literal(op.subject, op.subject_bytes):
         connection_error(e, c, b"Invalid Publish Subject")
+    if c.flags & CONNECTION_MAPPED and c.account.mappings_count and not mapping_apply(e, c.account, &m.subject, &m.subject_bytes):
+        # Its weight is the loss that was asked for.
+        if c.flags & CONNECTION_VERBOSE:
+            connection_ok(e, c)
+        if op.reply_bytes and c.flags & CONNECTION_NO_RESPONDERS:
+            m.reply = op.reply
+            m.reply_bytes = op.reply_bytes
+            no_responders(e, c, m)
+        return False
     if c.flags & CONNECTION_RESTRICTED and not permissions_publish(e, c, m.subject, m.subject_bytes):
         connection_violation(e, c, b"Permissions Violation for Publish to ", m.subject, m.subject_bytes, b"")
         return False
+    if c.flags & CONNECTION_MAPPED and c.account.services_count:
+        if reserved(e, c, m, op):
+            return False
+        m.delivered = exchange_request(e, c.account, c, m.subject, m.subject_bytes, op.reply, op.reply_bytes,
+                                       op.header_bytes, op.payload, op.payload_bytes, 0)
     return True
 
 
@@ -361,6 +378,7 @@ cdef inline void on_pub(engine_t* e, connection_t* c, const operation_t* op) noe
     e.stats.in_bytes += op.payload_bytes
     m.subject = op.subject
     m.subject_bytes = op.subject_bytes
+    m.delivered = 0
     if sb_unlikely(c.flags & ODD_PUBLISHER) and not on_pub_odd(e, c, op, &m):
         return
     first = m.subject[0]
@@ -381,7 +399,6 @@ cdef inline void on_pub(engine_t* e, connection_t* c, const operation_t* op) noe
     m.header_bytes = op.header_bytes if op.header_bytes > 0 else -1
     m.tail = op.tail
     m.tail_bytes = op.tail_bytes
-    m.delivered = 0
     m.head = NULL
     m.bare_line = NULL
     if sb_unlikely(m.tail == NULL):
@@ -461,6 +478,9 @@ cdef void on_sub(engine_t* e, connection_t* c, const operation_t* op) noexcept n
             c.flags |= CONNECTION_FILTERED
         sub = sid_add(e, c, op.sid, op.sid_bytes)
         if interest_subscribe(e, c.account, sub, op.subject, op.subject_bytes, op.queue, op.queue_bytes):
+            connection_wait(e, c, CONNECTION_HELD)
+        if sb_unlikely(c.account.streams_count) and exchange_subscribe(e, c.account, sub, op.subject, op.subject_bytes,
+                                                                       op.queue, op.queue_bytes):
             connection_wait(e, c, CONNECTION_HELD)
     if c.flags & CONNECTION_VERBOSE:
         connection_ok(e, c)
@@ -641,6 +661,23 @@ cdef uint32_t engine_publish(engine_t* e, account_t* a, const char* subject, uin
 
     Not from within a sink. Home shard only.
     """
+    cdef uint32_t delivered = engine_publish_on(e, a, subject, subject_bytes, shown, shown_bytes, reply, reply_bytes,
+                                                header_bytes, payload, payload_bytes)
+    if sb_unlikely(a.services_count):
+        delivered += exchange_request(e, a, NULL, subject, subject_bytes, reply, reply_bytes, header_bytes, payload,
+                                      payload_bytes, 0)
+    e.publish_behind = e.stall_publisher or e.spilled_now != 0
+    e.stall_publisher = False
+    e.spilled_now = 0
+    if sb_unlikely(e.arena_used > ARENA_FLUSH_BYTES or e.dirty_bytes > DIRTY_FLUSH_BYTES):
+        e.flush(e)
+    return delivered
+
+
+cdef uint32_t engine_publish_on(engine_t* e, account_t* a, const char* subject, uint32_t subject_bytes, const char* shown,
+                                uint32_t shown_bytes, const char* reply, uint32_t reply_bytes, int32_t header_bytes,
+                                const char* payload, uint32_t payload_bytes) noexcept nogil:
+    """The same in the midst of something: e.stall_publisher and e.spilled_now are left to the caller, and the flush."""
     cdef message_t m
     cdef size_t need = <size_t>reply_bytes + payload_bytes + 64
     cdef size_t n = 0
@@ -686,11 +723,9 @@ cdef uint32_t engine_publish(engine_t* e, account_t* a, const char* subject, uin
     dispatch(e, &m)
     if sb_unlikely(e.expired_count):
         expire(e)
-    e.publish_behind = e.stall_publisher or e.spilled_now != 0
-    e.stall_publisher = False
-    e.spilled_now = 0
-    if sb_unlikely(e.arena_used > ARENA_FLUSH_BYTES or e.dirty_bytes > DIRTY_FLUSH_BYTES):
-        e.flush(e)
+    # A request from another account may be one to the broker.
+    if e.importing and subject[0] == c'$' and e.intercept != NULL and e.intercept(e, &m):
+        m.delivered += 1
     return m.delivered
 
 
@@ -833,6 +868,8 @@ cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, 
     m.delivered = 0
     m.head = NULL
     m.bare_line = NULL
+    if sb_unlikely(rec.imported):
+        e.importing = True
     e.stats.xs_in_msgs += 1
     e.stats.xs_in_bytes += n
     r = route_of(e, &m)
@@ -845,6 +882,8 @@ cdef void on_message_record(engine_t* e, uint32_t from_shard, const char* body, 
         length = (<const uint32_t*>names)[0]
         on_record_queue(e, &m, r, names + 4, length, rec.redraws, from_shard)
         names += 4 + <size_t>((length + 3) & ~<uint32_t>3)
+    if sb_unlikely(e.importing):
+        e.importing = False
     if sb_unlikely(e.expired_count):
         expire(e)
     if sb_unlikely(e.stall_publisher):
@@ -1268,6 +1307,7 @@ cdef class Engine:
         self.rings = tuple(rings)           # a list the collector would empty
         interest_on_stall(slow_publisher)
         interest_boot(&self.e)
+        exchange_init(&self.e)
 
     def __dealloc__(self):
         cdef uint32_t i
@@ -1286,6 +1326,7 @@ cdef class Engine:
             if self.e.peers != NULL:
                 interest_free(&self.e)
             routes_free_dead()
+            exchange_free(&self.e)
             for made in self.permissions.values():
                 permissions_free(<permissions_t*><uint64_t>made)
             accounts_free(&self.e)
@@ -1541,6 +1582,24 @@ cdef class Engine:
         if a.mapped:
             c.flags |= CONNECTION_MAPPED
         self.limit(slot, client_id, max_payload, max_subscriptions)
+
+    def set_account(self, bytes name, list mappings, list imports):
+        """What an account maps and imports from now on, for all connections that are in it and will be.
+
+        mappings: see transform.pyx mappings_set; imports: exchange.pyx exchange_set. Both have been checked.
+        """
+        cdef account_t* a = self.account_of(name)
+        cdef uint32_t i
+        cdef connection_t* c
+        mappings_set(a, mappings)
+        exchange_set(&self.e, a, imports)
+        a.mapped = a.mappings_count or a.services_count
+        for i in range(self.e.connections_count):
+            c = self.e.connections[i]
+            if c != NULL and c.account == a:
+                c.flags &= ~<uint32_t>CONNECTION_MAPPED
+                if a.mapped:
+                    c.flags |= CONNECTION_MAPPED
 
     def limit(self, uint32_t slot, uint64_t client_id, int64_t max_payload, int64_t max_subscriptions):
         """The limits of one connection, negative: those of the broker only. Whether it keeps to the number of subscriptions."""

@@ -132,7 +132,7 @@ cdef void interest_send(engine_t* e, message_t* m, uint32_t shard, bint plain, q
     r = <message_record_t*>p
     r.account = m.account.id
     r.client_id = m.client_id
-    r.reserved = 0
+    r.imported = e.importing
     r.slot = m.slot
     r.header_bytes = m.header_bytes
     r.payload_bytes = m.payload_bytes

@@ -35,11 +35,13 @@ cdef enum:
     CONNECTION_PONG_OWED = 1 << 21      # a PING is answered when other shards have confirmed what came before it
     CONNECTION_RESTRICTED = 1 << 22     # what it publishes is checked (hot/permissions)
     CONNECTION_FILTERED = 1 << 23       # what it receives is checked: a denied subject, a reply that it may answer
-    CONNECTION_MAPPED = 1 << 24         # its account maps subjects
+    CONNECTION_MAPPED = 1 << 24         # its account maps subjects, or imports services
     CONNECTION_TRANSPORT = 1 << 25      # its bytes are transformed (TLS, WebSocket) by the control side, which has the socket
 
 cdef enum:
     SUBSCRIPTION_CLOSED = 1 << 0        # out of every list; freed at the end of the turn
+    SUBSCRIPTION_SHADOW = 1 << 1        # of another one, which is in an account that imports: behind a shadow_t
+    SUBSCRIPTION_SHADOWED = 1 << 2      # has shadows
 
 cdef enum:
     NODE_LITERAL = 0
@@ -268,13 +270,79 @@ cdef enum:
     ROUTE_SETS = 4096                   # two routes a set; so many in an account that is busy
     ROUTE_SETS_FIRST = 64               # and in one that is not
 
+cdef struct piece_t:
+    # One token of a transform's destination (hot/transform).
+    int function
+    uint32_t text_bytes
+    const char* text                    # the token itself, or a delimiter
+    int64_t number
+    uint32_t first                      # of its tokens, in transform.tokens
+    uint32_t count
+
+cdef struct transform_t:
+    piece_t* pieces
+    uint32_t* tokens                    # numbers of tokens of the source
+    uint32_t pieces_count
+    uint32_t text_bytes                 # of all pieces
+    uint32_t rest                       # the token where `>` of the source begins
+
+cdef struct destination_t:
+    uint32_t below                      # percent: drawn below this, and not below the one before
+    transform_t* transform
+
+cdef struct mapping_t:
+    char* source
+    uint32_t source_bytes
+    bint wild
+    destination_t* destinations
+    uint32_t count
+
+cdef enum:
+    RESPONSE_SINGLETON = 0
+    RESPONSE_STREAM = 1
+    RESPONSE_CHUNKED = 2
+
+cdef struct import_t:
+    # What an account takes from another (hot/exchange).
+    account_t* exporter
+    char* local                         # pattern here
+    char* remote                        # pattern there
+    uint32_t local_bytes
+    uint32_t remote_bytes
+    transform_t* to_local               # NULL: the subject stays. Streams only
+    transform_t* to_remote
+    int response_type                   # services only
+    bint share
+    uint64_t response_ns
+
+cdef struct shadow_t:
+    # A subscription of an importing account, standing in the exporting one: its subscription_t lies behind it.
+    subscription_t* origin
+    account_t* account                  # where it stands
+    import_t* import_
+    shadow_t* chained                   # same bucket of e.shadows, by origin
+
+cdef struct response_t:
+    # A request that went to another account; whoever publishes there to _R_.<this shard>.<key> answers it.
+    response_t* chained                 # same bucket
+    response_t* younger                 # of the same asking account
+    response_t* older
+    account_t* asker
+    account_t* answerer
+    uint64_t key
+    uint64_t expires_ns
+    uint64_t lasts_ns
+    int type
+    uint32_t reply_bytes
+    char reply[1]
+
 cdef struct account_t:
     # One account's subject space: its sublist and its routes.
     uint64_t id                         # the same on every shard: from its name (hot/accounts)
     uint64_t seed                       # of every hash of this account's subjects
     char* name                          # NULL: only another shard has named it so far
     uint32_t name_bytes
-    bint mapped                         # it maps subjects
+    bint mapped                         # it maps subjects, or imports services
     literal_table_t literals[LITERAL_PARTS]
     trie_t* root
     uint64_t patterns                   # subscriptions (and remote interest) in the trie
@@ -290,6 +358,16 @@ cdef struct account_t:
     uint64_t routes_cached
     # Connections of clients: open ones, and what those that have gone had counted
     uint64_t connections
+    mapping_t* mappings
+    uint32_t mappings_count
+    uint32_t streams_count              # imports
+    uint32_t services_count
+    import_t* streams
+    import_t* services
+    connection_t* answers               # sink of the answers that are published here to requests of this shard
+    response_t* oldest                  # requests of this account that went to others
+    response_t* youngest
+    uint32_t responses
     uint64_t closed_in_msgs
     uint64_t closed_in_bytes
     uint64_t closed_out_msgs

@@ -42,7 +42,7 @@ cdef struct message_record_t:
     uint16_t queues
     uint8_t plain                       # deliver to plain subscriptions
     uint8_t redraws                     # a queue member was gone so many times
-    uint32_t reserved
+    uint32_t imported                   # it came by a service import
 
 cdef struct shown_record_t:
     uint32_t shown_bytes

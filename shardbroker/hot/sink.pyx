@@ -10,10 +10,11 @@ from libc.string cimport memcpy
 
 from shardbroker.hot.bytes cimport sb_digits
 from shardbroker.hot.connection cimport bury, event_push, sid_add, sid_remove
+from shardbroker.hot.exchange cimport exchange_subscribe, exchange_unsubscribe
 from shardbroker.hot.interest cimport interest_subscribe, interest_unsubscribe
 from shardbroker.hot.memory cimport mem_alloc, mem_zero
 from shardbroker.hot.model cimport (
-    CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_OPEN, CONNECTION_SINK, SUBSCRIPTION_CLOSED, account_t, connection_t,
+    CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_OPEN, CONNECTION_SINK, SUBSCRIPTION_CLOSED, SUBSCRIPTION_SHADOWED, account_t, connection_t,
     subscription_t)
 from shardbroker.hot.state cimport EVENT_MESSAGE, engine_t, event_t, message_t, sink_t
 
@@ -51,6 +52,8 @@ cdef subscription_t* sink_subscribe(engine_t* e, connection_t* c, const char* su
         sid = c.sid_last
     sub = sid_add(e, c, digits, <uint32_t>sb_digits(digits, sid))
     interest_subscribe(e, c.account, sub, subject, subject_bytes, queue, queue_bytes)
+    if c.account.streams_count:
+        exchange_subscribe(e, c.account, sub, subject, subject_bytes, queue, queue_bytes)
     return sub
 
 
@@ -60,6 +63,8 @@ cdef void sink_unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil:
         return
     sub.flags |= SUBSCRIPTION_CLOSED
     sid_remove(e, sub.connection, sub)
+    if sub.flags & SUBSCRIPTION_SHADOWED:
+        exchange_unsubscribe(e, sub)
     interest_unsubscribe(e, sub.connection.account, sub)
     bury(e, sub)
 

@@ -4,7 +4,7 @@ Grouped by how long it lives: whole life, one turn, one message. Home shard only
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from shardbroker.hot.model cimport account_t, connection_t, subscription_t
+from shardbroker.hot.model cimport account_t, connection_t, response_t, shadow_t, subscription_t
 from shardbroker.hot.outbound cimport outbound_t
 from shardbroker.hot.sublist cimport match_t
 from shardbroker.shm.layout cimport directory_t, header_t, shard_stats_t, slot_t
@@ -130,6 +130,20 @@ cdef struct message_t:
     const char* bare_line               # "[reply ]size CRLF" without the header bytes
     uint32_t bare_line_bytes
 
+cdef struct answer_t:
+    # What was published to a reply subject of ours, until the hook publishes it in the account that asked.
+    answer_t* next
+    account_t* asker
+    account_t* answerer
+    uint64_t key
+    uint64_t lasts_ns
+    int type
+    uint32_t subject_bytes
+    uint32_t reply_bytes
+    int32_t header_bytes
+    uint32_t payload_bytes
+    char text[1]                        # subject, reply, payload
+
 cdef struct engine_t
 
 ctypedef void (*flush_t)(engine_t* e) noexcept nogil
@@ -184,6 +198,17 @@ cdef struct engine_t:
     uint64_t hooks_at_ns                # when hooks have something to do: 0 now
     intercept_t intercept
     void* io
+    shadow_t** shadows                  # by origin (hot/exchange)
+    uint32_t shadows_buckets
+    uint32_t shadows_count
+    response_t** responses              # by key
+    uint32_t responses_buckets
+    uint32_t responses_count
+    uint64_t response_counter
+    answer_t* answers_first             # to be published by the hook
+    answer_t* answers_last
+    char answer_prefix[16]              # "_R_." and what is this process's
+    uint32_t answer_prefix_bytes
     uint64_t sweep_next_ns
     # One turn
     char* arena
@@ -229,4 +254,7 @@ cdef struct engine_t:
     size_t published_capacity
     bint publish_behind                 # the last of these met a receiver or a ring that is behind
     connection_t* sinks_dead            # to be freed at the end of the turn
+    char* transformed                   # the last transform's result
+    char* mapped                        # what the message at hand was published to, after mapping
+    bint importing                      # the message at hand came by a service import
     bint stall_publisher                # a receiver is over three quarters of max_pending

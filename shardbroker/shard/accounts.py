@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol
 
 from shardbroker.auth.gate import Identity
-from shardbroker.auth.model import Account, AccountLimits
+from shardbroker.auth.imports import find_export
+from shardbroker.auth.model import SERVICE_RESPONSE_SECONDS, Account, AccountLimits, Export, Import, Mapping
+from shardbroker.clock import Clock
 from shardbroker.hot.engine import Engine
 from shardbroker.ipc.channel import ChannelClosed, Message
 from shardbroker.options import Options
+from shardbroker.transform import Transform, tokenize, untokenize
 
 _NO_LIMITS = AccountLimits()
 
@@ -31,31 +34,71 @@ class Front(Protocol):
     async def request(self, message: Message, /) -> Message: ...
 
 
+class Book(Protocol):
+    """Accounts of an operator: auth.trust.AccountBook."""
+
+    def get(self, name: str, /) -> Account | None: ...
+    def checked(self, name: str, now: float, /) -> Account | None: ...
+
+
 class Accounts:
     """All accounts of this broker."""
 
-    def __init__(self, engine: Engine, options: Options, front: Front | None) -> None:
+    def __init__(self, engine: Engine, options: Options, front: Front | None, clock: Clock) -> None:
         # Whole life
         self._engine = engine
+        self._clock = clock
         self._front = front
         # Changed by a reload
         self._by_name: dict[str, Account] = {}
-        self._book: Mapping[str, Account] | None = None
+        self._book: Book | None = None
+        # Operator's accounts that someone here has been in
+        self._met: set[str] = set()
+        # What the engine knows of each account that maps or imports
+        self._told: dict[str, object] = {}
         # Questions to the front; kept here because the loop keeps no tasks
         self._tasks: set[asyncio.Task[None]] = set()
         self.apply(options)
 
     def apply(self, options: Options) -> None:
         """Other records; connections that are in keep theirs until they are entered again."""
-        self._by_name = {account.name: account for account in options.accounts}
+        before, self._by_name = self._by_name, {account.name: account for account in options.accounts}
+        for name in before.keys() | self._by_name.keys():
+            self._tell(name)
 
-    def watch(self, book: Mapping[str, Account] | None) -> None:
+    def watch(self, book: Book | None) -> None:
         """Where accounts are looked up that the configuration does not have: those of an operator."""
         self._book = book
+        self.changed()
 
     def record(self, account: str) -> Account | None:
         """What is known of an account; None: nothing, it has no limits and gives and takes nothing."""
         return self._by_name.get(account) or (self._book.get(account) if self._book is not None else None)
+
+    def _tell(self, name: str) -> None:
+        """Give the engine an account's mappings and imports, if they have changed."""
+        record = self._by_name.get(name) or self._imported(name)
+        told = (record.mappings, [_parts(made, self.record(made.account)) for made in record.imports]) if record else None
+        if told is not None and not any(told):
+            told = None
+        if self._told.get(name) == told:
+            return
+        if told is None or record is None:
+            del self._told[name]
+            self._engine.set_account(name.encode(), [], [])
+            return
+        self._told[name] = told
+        imports = [_native_import(made, self.record(made.account)) for made in record.imports]
+        self._engine.set_account(name.encode(), [_native_mapping(mapping) for mapping in record.mappings], imports)
+
+    def _imported(self, name: str) -> Account | None:
+        """An operator's account, with those of its imports that it may have now."""
+        return self._book.checked(name, self._clock.time_ns() / 1e9) if self._book is not None else None
+
+    def changed(self) -> None:
+        """Accounts of an operator have other claims: what they import, or what others export to them."""
+        for name in self._met:
+            self._tell(name)
 
     def limits(self, account: str) -> AccountLimits:
         record = self.record(account)
@@ -85,6 +128,9 @@ class Accounts:
 
     def enter(self, slot: int, client_id: int, identity: Identity) -> None:
         """Tell the engine who a connection is; before its CONNECT is accepted."""
+        if self._book is not None and identity.account not in self._met:
+            self._met.add(identity.account)
+            self._tell(identity.account)
         max_payload, max_subscriptions = self.limits_of(identity)
         self._engine.enter(
             slot,
@@ -129,3 +175,60 @@ class Accounts:
 def _least(*values: int) -> int:
     """The least of those that are limits; -1: none is."""
     return min((value for value in values if value >= 0), default=-1)
+
+
+# ---- records as the engine takes them ----
+
+NativeMapping = tuple[bytes, list[tuple[int, Transform]]]
+NativeImport = tuple[bool, bytes, bytes, bytes, Transform | None, Transform | None, int, int]
+_RESPONSE_TYPES = {"singleton": 0, "stream": 1, "chunked": 2}
+
+
+def _native_mapping(mapping: Mapping) -> NativeMapping:
+    """Destinations by weight, with the source itself for what is missing to 100 (accounts.go AddWeightedMappings)."""
+    source = mapping.source
+    shares = [(one.weight, one.destination) for one in mapping.destinations if not one.cluster]
+    total = sum(weight for weight, _ in shares)
+    if total < 100 and all(one.destination != source for one in mapping.destinations):
+        shares.append((100 - total, tokenize(source)))
+    below, rows = 0, []
+    for weight, destination in shares:
+        below += weight
+        if weight:
+            rows.append((below, Transform(source, tokenize(source) if destination == source else destination)))
+    return _bytes(source), rows
+
+
+def _export_of(made: Import, exporter: Account | None) -> Export | None:
+    return find_export(exporter, made.kind, made.subject) if exporter is not None else None
+
+
+def _parts(made: Import, exporter: Account | None) -> tuple[Import, Export | None]:
+    """All that an import depends on."""
+    return made, _export_of(made, exporter)
+
+
+def _native_import(made: Import, exporter: Account | None) -> NativeImport:
+    local = untokenize(made.to)[0]
+    to_local = to_remote = None
+    if made.to != made.subject:
+        if made.kind == "service":
+            to_remote = Transform(made.subject, tokenize(made.to), strict=True).reverse()
+        else:
+            to_local = Transform(made.subject, tokenize(made.to), strict=True)
+            to_remote = to_local.reverse()
+    export = _export_of(made, exporter) if made.kind == "service" else None
+    return (
+        made.kind == "service",
+        made.account.encode(),
+        _bytes(local),
+        _bytes(made.subject),
+        to_local,
+        to_remote,
+        _RESPONSE_TYPES[export.response_type] if export is not None else 0,
+        round((export.response_seconds if export is not None else SERVICE_RESPONSE_SECONDS) * 1e9),
+    )
+
+
+def _bytes(subject: str) -> bytes:
+    return subject.encode("utf-8", "surrogateescape")

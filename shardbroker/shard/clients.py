@@ -189,7 +189,7 @@ class Clients:
         self._info = info
         self._options = options
         self._logins = Logins(options, clock)
-        self.accounts = Accounts(engine, options, front)
+        self.accounts = Accounts(engine, options, front, clock)
         self.accounts.watch(self._logins.accounts)
         self._transports: Transports | None = None
         self._apply_transports(options)
@@ -562,6 +562,7 @@ class Clients:
         """Look whether accounts of an operator have other claims: then their users are restricted or cut."""
         if not self._logins.accounts_changed():
             return
+        self.accounts.changed()
         for slot, client in self._each():
             if client.identity is not None:
                 self._check_again(slot, client, client.identity, accounts_only=True)

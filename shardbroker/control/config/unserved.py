@@ -12,8 +12,6 @@ def unserved(options: Options) -> tuple[list[str], list[str]]:
     """(errors, warnings) of what these options ask for in vain."""
     errors: list[str] = []
     warnings: list[str] = []
-    if any(account.imports or account.mappings for account in options.accounts):
-        errors.append("imports and mappings are not served yet, so the server would not deliver what it should")
     if options.auth_callout:
         errors.append("auth_callout is not served yet, so the server would admit whom it should not")
     if options.operator_mode:

@@ -1,0 +1,1 @@
+"""Types of exchange.pyx: nothing of it is for Python."""

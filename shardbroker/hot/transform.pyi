@@ -1,0 +1,1 @@
+"""Types of transform.pyx: nothing of it is for Python."""
