@@ -115,7 +115,9 @@ def test_permissions_are_about_what_it_becomes() -> None:
     st.lists(st.tuples(st.integers(0, 3), subjects), min_size=1, max_size=8),
     st.booleans(),
 )
-def test_streams(shards: int, made: list[tuple[str, str]], subs: list[tuple[int, str]], pubs: list[tuple[int, str]], late: bool) -> None:
+def test_streams(
+    shards: int, made: list[tuple[str, str]], subs: list[tuple[int, str]], pubs: list[tuple[int, str]], late: bool
+) -> None:
     """Importers get what is published in the exporter's account under their names for it, as often as they want it."""
     imports = []
     for pattern, kind in made:
@@ -265,7 +267,8 @@ def test_nobody_is_there(shards: int) -> None:
     services(world)
     helper = world.add(3, 0, "A", None)
     for user in (world.add(1, shards - 1, "B", None), world.add(2, 0, "C", None)):
-        assert world.say(user, b"SUB in 9\r\nPUB %b in 0\r\n\r\n" % (b"ask.x" if user.account == "B" else b"relay")).count(b"503") == 1
+        subject = b"ask.x" if user.account == "B" else b"relay"
+        assert world.say(user, b"SUB in 9\r\nPUB %b in 0\r\n\r\n" % subject).count(b"503") == 1
     # A subscriber of the importing account is one too.
     local = world.add(4, 0, "C", None)
     world.say(local, b"SUB relay 1\r\n")
