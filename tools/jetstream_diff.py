@@ -1,6 +1,7 @@
 """The same JetStream requests to two servers, and what they answer differently.
 
     python tools/jetstream_diff.py nats://127.0.0.1:4222 nats://127.0.0.1:4223 [CASE ...]
+    python tools/jetstream_diff.py --record tests/stream/nats_server.json nats://127.0.0.1:4223
 
 A case is a list of steps that begin on an empty account: (subject, payload, headers or None); a payload that is no text is
 sent as JSON. Steps with the subject `!` wait so many seconds. What must differ between two servers (times, versions, ids)
@@ -15,6 +16,7 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import nats
@@ -139,16 +141,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "--record", metavar="FILE", help="write one server's answers, for the test without the other"
+    )
     parser.add_argument("ours")
-    parser.add_argument("theirs")
-    parser.add_argument("cases", nargs="*", default=list(CASES), metavar="CASE")
+    parser.add_argument("theirs", nargs="?", default="")
+    parser.add_argument("cases", nargs="*", metavar="CASE")
     given = parser.parse_args()
-    count = 0
-    for case in given.cases:
-        mine, other = (
-            asyncio.run(run_case(CASES[case], given.ours)),
-            asyncio.run(run_case(CASES[case], given.theirs)),
+    if given.record:
+        answers = {case: asyncio.run(run_case(CASES[case], given.ours)) for case in CASES}
+        Path(given.record).write_text(
+            json.dumps(answers, separators=(",", ":")).replace("],[", "],\n[") + "\n"
         )
+        return 0
+    count = 0
+    for case in given.cases or CASES:
+        mine, other = (asyncio.run(run_case(CASES[case], url)) for url in (given.ours, given.theirs))
         for text in differences(case, mine, other):
             count += 1
             print(text)
