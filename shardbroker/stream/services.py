@@ -16,8 +16,10 @@ from shardbroker.auth.model import JetStreamLimits
 from shardbroker.clock import Clock
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.store.handle import Store
+from shardbroker.stream import consumer_api
 from shardbroker.stream.api import PREFIX
 from shardbroker.stream.capture import Streams
+from shardbroker.stream.consumers import ShardConsumers
 from shardbroker.stream.errors import ApiError
 from shardbroker.stream.manager import HOT, Logger, Manager, Settings
 from shardbroker.stream.peers import decode
@@ -55,6 +57,9 @@ class Services:
             )
             for name, limits in accounts.items()
         }
+        self._consumers = ShardConsumers(engine, clock, log, synchronous=not settings.sync_interval_ns)
+        for manager in self.managers.values():
+            consumer_api.attach(self._consumers, manager)
         self._full = {"file": False, "memory": False}
         self._watch: asyncio.Task[None] | None = None
 
@@ -80,6 +85,7 @@ class Services:
             self._watch.cancel()
         for manager in self.managers.values():
             manager.close()
+        self._consumers.stop()
         self.store.close()
 
     def on_event(self, event: tuple[Any, ...]) -> bool:
