@@ -31,6 +31,8 @@ import orjson
 from setproctitle import setproctitle
 
 from shardbroker import limits
+from shardbroker.auth.resolver import DirectoryStore, ResolverError
+from shardbroker.auth.trust import make_store
 from shardbroker.control.logs import Log
 from shardbroker.control.reload import reload_options
 from shardbroker.control.requests import ControlSocket, Requests
@@ -112,6 +114,7 @@ class Front:
             listeners = {"client": self._open_client_listener()}
             if (websocket := self._open_websocket_listener()) is not None:
                 listeners["websocket"] = websocket
+            self._prepare_accounts()
             self._start_shards(stack)
             self._acceptors = [
                 Acceptor(listener, kind, self.admission.accepted, self.log) for kind, listener in listeners.items()
@@ -202,6 +205,19 @@ class Front:
     def _hold(self, held: bool) -> None:
         for acceptor in self._acceptors:
             acceptor.hold(held)
+
+    def _prepare_accounts(self) -> None:
+        """The directory of account JWTs, before anyone reads it."""
+        mode = self.options.operator_mode
+        if mode is None:
+            return
+        store = make_store(mode)
+        if isinstance(store, DirectoryStore):
+            try:
+                store.prepare()
+            except ResolverError as error:
+                raise StartError(str(error)) from error
+            self.log.notice(f"Managing all jwt in exclusive directory {mode.resolver.directory if mode.resolver else ''}")
 
     def _start_shards(self, stack: contextlib.ExitStack) -> None:
         options = self.options

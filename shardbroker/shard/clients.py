@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shardbroker import errors
 from shardbroker.auth.gate import ANYBODY, Identity, Login, Refusal
+from shardbroker.auth.trust import AccountBook
 from shardbroker.clock import Clock
 from shardbroker.errors import ClientError, CloseReason
 from shardbroker.hot.engine import EVENTS, Engine
@@ -311,7 +312,9 @@ class Clients:
                 elif self.on_other is not None:
                     self.on_other(event)
             except Exception:
-                self._log.error(f"Internal error at event {event!r:.200}: {traceback.format_exc()}")
+                # Not what a client said: a CONNECT has its password.
+                shown = event[:3] if kind == EVENT_CONNECT else event
+                self._log.error(f"Internal error at event {shown!r:.200}: {traceback.format_exc()}")
                 if kind == EVENT_CONNECT:
                     self._engine.close(event[1], event[2], CloseReason.INTERNAL_CLIENT)
 
@@ -557,6 +560,11 @@ class Clients:
                 self._check_again(slot, client, client.identity)
             self._limit(slot, client)
         self.accounts.recount(client.identity for _, client in self._each() if client.identity is not None)
+
+    @property
+    def account_book(self) -> AccountBook | None:
+        """The accounts of the operator, if there is one."""
+        return self._logins.accounts
 
     def watch_accounts(self) -> None:
         """Look whether accounts of an operator have other claims: then their users are restricted or cut."""

@@ -14,20 +14,24 @@ from typing import Any, Protocol
 
 from setproctitle import setproctitle
 
+from shardbroker.auth.resolver import DirectoryStore
 from shardbroker.clock import SystemClock
-from shardbroker.hot.engine import Engine
+from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.ipc.channel import Channel
 from shardbroker.ipc.records import from_plain
 from shardbroker.options import Options
+from shardbroker.shard.account_claims import AccountClaimsService
 from shardbroker.shard.clients import Clients, InfoSource, Logger
 from shardbroker.shard.gauges import Gauges, ProcessUsage
 from shardbroker.shard.intake import Intake
+from shardbroker.shard.internal import InternalClients, message_of
 from shardbroker.shard.loop import Selector
 from shardbroker.shm.layout import SegmentMap
 from shardbroker.stream.services import Services
 from shardbroker.stream.settings import stream_accounts, stream_settings
 
 USAGE_SECONDS = 1.0
+EVENT_MESSAGE = EVENTS["message"]
 # How long a stopping shard tries to get its last bytes out; less than control/supervisor.py waits for it.
 STOP_SECONDS = 2.0
 
@@ -96,10 +100,13 @@ class Worker:
             on_lame_duck=self._lame_duck,
             on_stop=self._stop,
         )
+        self.internal = InternalClients(self._engine)
         self.streams = self._make_streams()
+        self.clients.on_other = self._on_other
         # State
         self._options = setup.options
         self._lame = False
+        self._claims: AccountClaimsService | None = None
         self._stopped = asyncio.Event()
 
     def _make_streams(self) -> Services | None:
@@ -120,12 +127,41 @@ class Worker:
         )
         services.open()
         self.selector.watch_hooks(services.store.eventfd)
-        self.clients.on_other = services.on_event
         return services
+
+    def _on_other(self, event: tuple[Any, ...]) -> bool:
+        """Messages to what the broker itself serves; all else is the streams'. Whether it was for anyone."""
+        if event[0] == EVENT_MESSAGE and self.internal.on_message(*message_of(event)):
+            return True
+        return self.streams is not None and self.streams.on_event(event)
+
+    def _serve_claims(self) -> None:
+        """The requests about account JWTs, on one shard for all; what a reload changed counts."""
+        if self._claims is not None:
+            self._claims.stop()
+            self._claims = None
+        book, system = self.clients.account_book, self._options.system_account
+        if self._setup.shard == 0 and book is not None and system and isinstance(book.store, DirectoryStore):
+            self._claims = AccountClaimsService(
+                self.internal, book, book.store, system, self._server, self._log, self.clients.watch_accounts
+            )
+            self._claims.start()
+
+    def _server(self) -> dict[str, Any]:
+        """This server as answers name it (events.go ServerInfo)."""
+        fields = self._setup.info(self._options, self._lame).fields
+        return {
+            "name": fields["server_name"],
+            "host": fields["host"],
+            "id": fields["server_id"],
+            "ver": fields["version"],
+            "jetstream": self._options.jetstream.enabled,
+        }
 
     async def run(self) -> None:
         if self.streams is not None:
             self.streams.run()
+        self._serve_claims()
         self._intake.start()
         usage = asyncio.get_running_loop().create_task(self._watch_usage())
         await self._stopped.wait()
@@ -169,6 +205,7 @@ class Worker:
         self._options = from_plain(Options, fields)
         self._log.apply(self._options)
         self.clients.apply(self._options, self._setup.info(self._options, self._lame))
+        self._serve_claims()
 
     def _lame_duck(self) -> None:
         self._lame = True

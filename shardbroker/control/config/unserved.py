@@ -14,6 +14,4 @@ def unserved(options: Options) -> tuple[list[str], list[str]]:
     warnings: list[str] = []
     if options.auth_callout:
         errors.append("auth_callout is not served yet, so the server would admit whom it should not")
-    if options.operator_mode:
-        errors.append("operator mode (JWT) is not served yet, so the server would admit whom it should not")
     return errors, warnings
