@@ -83,7 +83,7 @@ cdef void put_mark(log_t* log, segment_t* g) noexcept nogil:
     r.header_bytes = -1
     r.kind = KIND_MARK
     m.durable_seq = log.synced_seq
-    m.first_seq = log.first_seq
+    m.first_seq = log.marked_seq = log.first_seq
     m.reserved = log.jump_wanted
     log.jump_wanted = False
     r.crc = sb_crc32c(g.salt, <char*>r + 4, r.bytes - 4)
@@ -551,7 +551,7 @@ cdef int batch_submit(log_t* log) noexcept nogil:
         log.submit_again = True
         return log.state
     waiting = log.removals_count > 0 and not put_removals(log)
-    if log.mark_wanted:
+    if log.mark_wanted or (log.mark != NULL and log.marked_seq != log.first_seq):
         log.mark_wanted = False
         batch_mark(log)
     if log.mark != NULL:
@@ -573,7 +573,8 @@ cdef int batch_submit(log_t* log) noexcept nogil:
         if g.used > g.submitted or g.closing:
             add_piece(job, g, g.used)
         g = g.next
-    take_extras(log, job)
+    if not waiting:
+        take_extras(log, job)
     job.sync = True
     job.last_seq = log.next_seq - 1
     job.ticket = log.ticket - 1 if waiting else log.ticket
@@ -632,14 +633,16 @@ cdef void batch_sync(log_t* log) noexcept nogil:
         if g.unsynced and g.file != NULL:
             g.unsynced = False
             add_piece(job, g, g.submitted)
-            job.pieces[job.pieces_count - 1].truncate = g.sealed
+            # Only what nothing follows: a record that waits in memory is written by log_submit, perhaps before this runs.
+            job.pieces[job.pieces_count - 1].truncate = g.sealed and not g.closing and g.submitted == g.used
         g = g.next
     job.sync = True
     job.last_seq = log.durable_seq
     job.ticket = log.durable_ticket
     log.sync_wanted = False
     log.sync_next_ns = 0
-    take_extras(log, job)
+    if log.mark == NULL and log.removals_count == 0 and not log.mark_wanted:
+        take_extras(log, job)           # else what they go for may be in the batch that gathers
     log.busy = True
     store_enqueue(log.store, &job.job)
 

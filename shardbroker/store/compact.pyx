@@ -128,8 +128,9 @@ cdef void compact_start(log_t* log) noexcept nogil:
             memcpy(p.deltas, g.deltas, <size_t>g.entries * 4)
         g.busy = True
         g.erased = False
-        c.end_seq = g.end_seq
         g = g.next
+        # Sequences that were skipped behind it count as its own.
+        c.end_seq = g.first_seq if g != NULL else log.next_seq
     log.compact_job = &c.job
     store_enqueue(log.store, &c.job)
 
@@ -270,7 +271,7 @@ cdef void build_run(job_t* base) noexcept nogil:
     memset(&h, 0, sizeof(h))
     h.flags = SEGMENT_REWRITTEN
     h.id = g.id
-    h.covers = c.parts[c.parts_count - 1].segment.id
+    h.covers = g.covers = c.parts[c.parts_count - 1].segment.covers
     h.first_seq = c.first_seq
     h.end_seq = c.end_seq
     h.created_ns = wall_ns()

@@ -88,6 +88,9 @@ class Log:
     @property
     def durable_ticket(self) -> int: ...
     @property
+    def synced_ticket(self) -> int:
+        """Like durable_ticket, for losing power: the same, but with a sync interval."""
+    @property
     def status(self) -> int:
         """LOG_OK, LOG_NO_SPACE or LOG_FAILED."""
     @property
@@ -111,8 +114,12 @@ class Log:
     def remove(self, seq: int, erase: bool = False) -> bool: ...
     def purge(self, filter: Filter | None = None, before_seq: int = 0, keep: int = 0) -> int: ...
     def submit(self) -> int: ...
+    def sync(self) -> None:
+        """With a sync interval: start an fdatasync now."""
     def tick(self, now_ns: int) -> bool:
         """Ages, TTLs, intervals. True: there is more to do, call again."""
+    def retry(self) -> None:
+        """After LOG_NO_SPACE: do not wait, the next change or tick may try again."""
     def deadline(self) -> int: ...
     def get(self, seq: int) -> Message | None: ...
     def tail(self, seq: int) -> bytes | None:

@@ -17,7 +17,7 @@ from shardbroker.store.filter cimport filter_free, filter_id, filter_new, filter
 from shardbroker.store.log cimport (
     log_append, log_close, log_deadline, log_deleted, log_first_for, log_get, log_has, log_last_for, log_last_seqs,
     log_next, log_open, log_options_t, log_pending, log_pending_subjects, log_previous, log_purge, log_remove,
-    log_seq_at, log_set_limits, log_skip, log_subject, log_submit, log_tick)
+    log_seq_at, log_set_limits, log_skip, log_subject, log_submit, log_sync, log_tick)
 from shardbroker.store.model cimport (
     LOG_MORE, LOG_OK, REMOVED_DELETED, STORAGE_FILE, STORAGE_MEMORY, SYNC_ALWAYS, SYNC_INTERVAL, log_limits_t,
     log_view_t, range_t, subject_t)
@@ -271,6 +271,10 @@ cdef class Log:
         return self.open_log().durable_ticket
 
     @property
+    def synced_ticket(self):
+        return self.open_log().synced_ticket
+
+    @property
     def status(self):
         return self.open_log().state
 
@@ -312,8 +316,15 @@ cdef class Log:
     def submit(self):
         return log_submit(self.open_log())
 
+    def sync(self):
+        log_sync(self.open_log())
+
     def tick(self, int64_t now_ns):
         return log_tick(self.open_log(), now_ns) == LOG_MORE
+
+    def retry(self):
+        """After LOG_NO_SPACE: do not wait, the next change or tick may try again."""
+        self.open_log().retry_ns = 0
 
     def deadline(self):
         return log_deadline(self.open_log())

@@ -163,18 +163,22 @@ cdef void index_retire(log_t* log, segment_t* g) noexcept nogil:
 
 
 cdef void index_empty(log_t* log, segment_t* g) noexcept nogil:
-    """A sealed segment has no message left: it goes, unless it says something of older ones (compaction sees to that)."""
+    """A sealed segment has no message left. In the middle it stays until compaction takes it together with its neighbours:
+    the files' numbers have no gaps, so that recovery sees when one is missing."""
     if log.first == g:
         index_sweep(log)
-    elif g.removals == 0 and not g.damaged and not g.busy:
+    elif log.storage == STORAGE_MEMORY and not g.busy:
         index_retire(log, g)
+    else:
+        log.compact_wanted = True
 
 
 cdef void index_sweep(log_t* log) noexcept nogil:
-    """Sealed segments without messages at the front: nothing that they say of older ones matters any more."""
+    """Sealed segments without messages at the front go, but for the last: it knows the next sequence."""
     cdef segment_t* g = log.first
-    while g != NULL and g.live == 0 and g.sealed and not g.busy:
+    while g != NULL and g.live == 0 and g.sealed and not g.busy and (g.next != NULL or log.storage == STORAGE_MEMORY):
         index_retire(log, g)
+        log.mark_wanted = True          # a mark says that what was in it is gone
         g = log.first
 
 

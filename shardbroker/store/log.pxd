@@ -39,6 +39,7 @@ cdef int log_remove(log_t* log, uint64_t seq, bint erase, int reason) noexcept n
 # How many. (PurgeEx in filestore.go, with sequence and keep as there.)
 cdef uint64_t log_purge(log_t* log, filter_t* filter, uint64_t before_seq, uint64_t keep) noexcept nogil
 cdef int log_submit(log_t* log) noexcept nogil                     # the turn's end; views end here. LOG_OK or log.state
+cdef void log_sync(log_t* log) noexcept nogil                      # SYNC_INTERVAL: an fdatasync now, in a helper
 cdef int log_tick(log_t* log, int64_t now_ns) noexcept nogil       # LOG_MORE: call again in the next turn
 cdef int64_t log_deadline(log_t* log) noexcept nogil               # Unix ns of the next log_tick; 0: none
 

@@ -36,6 +36,7 @@ from shardbroker.store.writer cimport store_collect, store_wait
 cdef enum:
     TICK_REMOVALS_MAX = 20000           # of one log_tick: a few milliseconds
     SUBJECT_BYTES_MAX = 32767
+    SEGMENT_BYTES_LEAST = 16384
 
 
 # ---- life ----
@@ -49,7 +50,7 @@ cdef int log_open(store_t* store, const log_options_t* options, log_t** out) noe
     log.sync = options.sync
     log.sync_interval_ns = options.sync_interval_ns
     log.segment_bytes_max = options.segment_bytes_max if options.segment_bytes_max else SEGMENT_BYTES_MAX
-    log.segment_bytes_max = max(log.segment_bytes_max, <uint64_t>65536)
+    log.segment_bytes_max = max(log.segment_bytes_max, <uint64_t>SEGMENT_BYTES_LEAST)
     log.limits = options.limits
     log.first_seq = log.next_seq = options.first_seq if options.first_seq else 1
     log.segment_id_next = 1
@@ -423,3 +424,8 @@ cdef int64_t log_deadline(log_t* log) noexcept nogil:
 
 cdef int log_submit(log_t* log) noexcept nogil:
     return batch_submit(log)
+
+
+cdef void log_sync(log_t* log) noexcept nogil:
+    if log.sync != SYNC_ALWAYS and log.storage != STORAGE_MEMORY:
+        batch_sync(log)

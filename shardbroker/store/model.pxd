@@ -35,7 +35,7 @@ cdef enum:
     REMOVED_MAX_PER_SUBJECT = 6
     REMOVED_TTL = 7
     REMOVED_DAMAGED = 8
-    REMOVED_UNWRITTEN = 9               # it could not be written (LOG_NO_SPACE): it never was acknowledged
+    REMOVED_UNWRITTEN = 9               # no log gives it any more: what is accepted is never taken back
 
 cdef enum:
     STORAGE_FILE = 0
@@ -128,6 +128,7 @@ cdef struct segment_t:
     segment_t* next                     # newer; in the list of the retired: the next of them
     segment_t* previous
     uint64_t id                         # names the file; grows
+    uint64_t covers                     # ids up to this one are in it, by compaction; else id
     file_t* file                        # NULL: memory storage, or sealed and closed
     char* base
     uint64_t capacity
@@ -269,6 +270,7 @@ cdef struct log_t:
     uint32_t erases_count
     uint32_t erases_capacity
     record_t* mark                      # the first of this batch; NULL: it has none yet
+    uint64_t marked_seq                 # first_seq in the last mark
     bint mark_wanted                    # first_seq was moved by a call, no record says so yet
     bint jump_wanted                    # sequences were skipped, no mark says so yet
     bint busy                           # the write job is with the helpers

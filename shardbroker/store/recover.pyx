@@ -12,12 +12,12 @@ Files are input: every length is checked before use, and the search for records 
 from libc.errno cimport ENOENT
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort
-from libc.string cimport memcpy, memset, strlen
+from libc.string cimport memcpy, memmove, memset, strlen
 
 from shardbroker.store.files cimport file_t, files_t
 from shardbroker.store.format cimport (
-    FLAG_DISPLACED, KIND_ERASED, KIND_MARK, KIND_MASK, KIND_MESSAGE, SEGMENT_HEADER_BYTES, SEGMENT_RESERVE, SEGMENT_REWRITTEN,
-    mark_t, padded, page_down, page_up, record_check, record_displaced, record_t, segment_header_t)
+    FLAG_DISPLACED, KIND_ERASED, KIND_MARK, KIND_MASK, KIND_MESSAGE, KIND_REMOVE, SEGMENT_HEADER_BYTES, SEGMENT_RESERVE,
+    SEGMENT_REWRITTEN, mark_t, padded, page_down, page_up, record_check, record_displaced, record_t, segment_header_t)
 from shardbroker.store.index cimport grown, index_clear, index_drop, index_find, index_lost, index_put
 from shardbroker.store.model cimport REMOVED_DELETED, range_t, segment_t
 from shardbroker.store.read cimport seek
@@ -36,9 +36,11 @@ cdef struct found_t:
     uint64_t covers
     uint64_t end_seq                    # rewritten
     uint64_t capacity                   # by its header
+    uint64_t first_seq                  # by its header
     uint32_t flags
     uint64_t end                        # of its records
     bint blank                          # nothing was ever written to it
+    bint replaced                       # by compaction
     bint clean                          # zeros behind the end
 
 cdef struct hole_t:
@@ -68,6 +70,9 @@ cdef struct scan_t:
     uint64_t origin                     # sequence that an empty log begins with
     bint hole_open                      # the last hole's `next` is not known yet
     bint gap_allowed                    # sequences may be missing here
+    uint32_t at                         # the record that is looked at
+    uint64_t offset
+    uint32_t front                      # first segment that can be read
     uint32_t cut_at                     # segment; `count`: no cut
     uint64_t cut_offset
 
@@ -154,11 +159,13 @@ cdef int load(scan_t* s, found_t* x) noexcept nogil:
     x.flags = h.flags
     x.end_seq = h.end_seq
     x.capacity = h.capacity
+    x.first_seq = h.first_seq
     x.segment = segment_new(x.id, h.first_seq, max(h.capacity, x.size))
     if x.segment == NULL:
         f.close(file)
         return -ENOENT
     x.segment.salt = h.salt
+    x.segment.covers = h.covers
     if f.maps:
         answer = f.map(file, x.segment.base, 0, page_up(x.size))
         x.segment.mapped = page_up(x.size)
@@ -202,7 +209,8 @@ cdef void arrive(scan_t* s, uint64_t seq) noexcept nogil:
     if s.hole_open:
         s.holes[s.holes_count - 1].next = seq
     elif seq > s.log.next_seq and not s.gap_allowed:
-        add_lost(s, s.log.next_seq, seq - 1)
+        add_hole(s, s.at, s.offset, 0)
+        s.holes[s.holes_count - 1].next = seq
     s.hole_open = False
     if seq > s.log.next_seq:
         s.log.next_seq = seq
@@ -299,6 +307,41 @@ cdef uint64_t search(scan_t* s, segment_t* g, uint64_t offset, uint64_t end) noe
     return end
 
 
+cdef bint skip_by_head(scan_t* s, uint32_t at, segment_t* g, uint64_t offset, uint64_t end) noexcept nogil:
+    """A record whose head is believable and whose body is not: a flipped bit, or an overwrite that was torn. When another
+    record stands where it says that it ends, it is known which message this was."""
+    cdef const record_t* r = <const record_t*>(g.base + offset)
+    cdef const record_t* next
+    cdef uint64_t behind
+    cdef int kind = r.kind & KIND_MASK
+    if s.hole_open or r.bytes < sizeof(record_t) or r.bytes > end - offset or r.seq < s.log.next_seq:
+        return False
+    behind = offset + padded(r.bytes)
+    if behind + sizeof(record_t) > end or kind < KIND_MESSAGE or kind > KIND_ERASED:
+        return False
+    next = <const record_t*>(g.base + behind)
+    if not record_check(<const char*>next, end - behind, g.salt) or next.seq < r.seq:
+        return False
+    if r.seq > s.log.next_seq and not s.gap_allowed:
+        return False
+    if kind != KIND_MARK and kind != KIND_REMOVE and next.seq == r.seq:
+        return False                    # then which it was is not known
+    add_hole(s, at, offset, padded(r.bytes))
+    if kind == KIND_MARK or kind == KIND_REMOVE:
+        arrive(s, r.seq)
+    else:
+        s.holes[s.holes_count - 1].first = r.seq
+        arrive(s, r.seq)
+        s.holes[s.holes_count - 1].next = r.seq + 1
+        segment_add(g, r.seq, 0, 0)
+        g.dead += 1
+        s.log.next_seq = r.seq + 1
+        if s.log.msgs == 0:
+            s.log.first_seq = s.log.next_seq
+    g.damaged = True
+    return True
+
+
 cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
     cdef found_t* x = &s.found[at]
     cdef segment_t* g = x.segment
@@ -308,9 +351,8 @@ cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
     cdef const record_t* r
     if at == s.cut_at:
         end = min(end, s.cut_offset)
-    s.gap_allowed = at == 0 or s.found[at - 1].id + 1 != x.id or s.found[at - 1].covers != s.found[at - 1].id
-    if x.flags & SEGMENT_REWRITTEN:
-        s.gap_allowed = True
+    s.gap_allowed = at == s.front or (x.flags & SEGMENT_REWRITTEN) != 0
+    s.at = at
     x.clean = True
     x.end = offset
     g.damaged = False
@@ -318,12 +360,17 @@ cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
         r = <const record_t*>(g.base + offset)
         if record_check(<const char*>r, end - offset, g.salt):
             g.used = offset + padded(r.bytes)
+            s.offset = offset
             on_record(s, g, offset)
             offset = g.used
             x.end = offset
             continue
         if all_zero(g.base + offset, end - offset):
             break
+        if skip_by_head(s, at, g, offset, end):
+            offset += padded(r.bytes)
+            g.used = x.end = offset
+            continue
         found = search(s, g, offset + 8, end)
         add_hole(s, at, offset, found - offset)
         if found == end:
@@ -335,12 +382,15 @@ cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
         s.log.next_seq = x.end_seq
         if s.log.msgs == 0:
             s.log.first_seq = x.end_seq
+    if x.flags & SEGMENT_REWRITTEN:
+        g.end_seq = max(g.end_seq, x.end_seq)
     g.used = x.end
 
 
 cdef void scan_all(scan_t* s) noexcept nogil:
     """From nothing, up to the cut."""
     cdef log_t* log = s.log
+    cdef uint64_t expected = 0
     cdef uint32_t i
     cdef segment_t* g
     index_clear(log)
@@ -355,32 +405,64 @@ cdef void scan_all(scan_t* s) noexcept nogil:
     s.holes_count = s.lost_count = 0
     s.hole_open = False
     s.durable = s.first_seq = 0
+    s.front = 0
     for i in range(s.count):
-        if i > s.cut_at:
+        if i > s.cut_at or (i == s.cut_at and s.cut_offset == 0):
             break
         g = s.found[i].segment
+        if s.found[i].replaced or (g == NULL and s.found[i].blank):
+            if log.first == NULL:
+                s.front = i + 1
+            continue                    # the numbers that are missing are noticed at the next
+        if log.first != NULL and s.found[i].id != expected:
+            add_hole(s, i, 0, 0)        # a file is not there
+        expected = s.found[i].id + 1
         if g == NULL:
-            if not s.found[i].blank:
-                add_hole(s, i, 0, s.found[i].size)
+            if log.first == NULL:
+                s.front = i + 1
+            add_hole(s, i, 0, s.found[i].size)
             continue
+        expected = s.found[i].covers + 1
         g.entries = g.live = g.dead = 0
         g.live_bytes = g.counted = g.removals = 0
-        g.end_seq = g.first_seq = max(g.first_seq, log.next_seq)
+        g.end_seq = g.first_seq = max(s.found[i].first_seq, log.next_seq)
         free(g.deltas)
         g.deltas = NULL
         segments_link(log, g, log.last)
         scan_segment(s, i)
+    if s.front < s.count and s.found[s.front].segment != NULL and s.first_seq < s.found[s.front].first_seq and s.first_seq:
+        missing_front(s)
+
+
+cdef void missing_front(scan_t* s) noexcept nogil:
+    """The last mark says that there were messages before the first file that there is."""
+    cdef hole_t* h
+    s.holes = <hole_t*>grown(s.holes, &s.holes_capacity, s.holes_count, sizeof(hole_t))
+    memmove(s.holes + 1, s.holes, s.holes_count * sizeof(hole_t))
+    s.holes_count += 1
+    h = &s.holes[0]
+    h.at = s.front
+    h.offset = h.bytes = 0
+    h.first = s.first_seq
+    h.next = s.found[s.front].first_seq
 
 
 cdef bint find_cut(scan_t* s) noexcept nogil:
-    """The first hole whose sequences no mark calls durable: all behind it was never promised."""
+    """The first hole whose sequences no mark calls durable: all behind it was never promised. False: none, or it is known."""
     cdef uint32_t i
     cdef hole_t* h
+    cdef uint64_t offset
     for i in range(s.holes_count):
         h = &s.holes[i]
+        if h.next and h.next <= s.first_seq:
+            continue                    # all of it was removed later: its segment was on its way out
         if h.first > s.durable:
+            # A segment of which nothing is left goes too: its head names a sequence that will not come.
+            offset = h.offset if h.offset > SEGMENT_HEADER_BYTES else 0
+            if h.at > s.cut_at or (h.at == s.cut_at and offset >= s.cut_offset):
+                return False
             s.cut_at = h.at
-            s.cut_offset = h.offset
+            s.cut_offset = offset
             return True
     return False
 
@@ -395,11 +477,11 @@ cdef void cut(scan_t* s) noexcept nogil:
     cdef found_t* x = &s.found[s.cut_at]
     cdef uint64_t end = x.size
     cdef uint32_t i
-    if x.segment != NULL:
+    if x.segment != NULL and s.cut_offset:
         while end > s.cut_offset and x.segment.base[end - 1] == 0:
             end -= 1
         log.torn_bytes += end - s.cut_offset
-    for i in range(s.cut_at + 1, s.count):
+    for i in range(s.cut_at + (s.cut_offset > 0), s.count):
         x = &s.found[i]
         if x.segment == NULL:
             continue
@@ -420,7 +502,8 @@ cdef bint settle_segment(scan_t* s, uint32_t at, bint last) noexcept nogil:
                           and g.used + 2 * SEGMENT_RESERVE < x.capacity)
     cdef bint torn = at == s.cut_at
     cdef bint shorten = not open_end and x.size > g.used and not g.damaged and (x.clean or torn)
-    cdef bint changed = g.end_seq > s.durable + 1 or torn or shorten
+    # From the segment of the last message that is known to be durable on: what this process may have left unsynced.
+    cdef bint changed = g.end_seq > s.durable or torn or shorten
     cdef char path[PATH_BYTES_MAX]
     segment_path(path, log.directory, x.id, b".seg")
     if (open_end or changed) and f.open(f, path, False, &g.file):
@@ -460,7 +543,7 @@ cdef void report(scan_t* s) noexcept nogil:
     cdef range_t x
     for i in range(s.holes_count):
         h = &s.holes[i]
-        if s.cut_at < s.count and h.at == s.cut_at and h.offset == s.cut_offset:
+        if s.cut_at < s.count and h.at == s.cut_at and h.first > s.durable:
             continue
         log.damaged_bytes += h.bytes
         if h.next == 0:
@@ -535,28 +618,31 @@ cdef int recover(log_t* log) noexcept nogil:
             if s.found[k].segment != NULL:
                 segment_free(s.found[k].segment)
                 s.found[k].segment = NULL
-            s.found[k].blank = True
+            s.found[k].replaced = True
             segment_path(path, log.directory, s.found[k].id, b".seg")
             f.remove(f, path)
             changed = True
     s.cut_at = s.count
     scan_all(&s)
-    if find_cut(&s):
+    while find_cut(&s):
+        # Without what is cut off the marks say less, and an earlier gap may turn out to be the end.
         scan_all(&s)
-        cut(&s)
         changed = True
+    if changed and s.cut_at < s.count:
+        cut(&s)
     report(&s)
     drop_front(&s)
     for i in range(s.count):
         if s.found[i].segment != NULL:
             last = i
-        elif not s.found[i].blank:
+            log.segment_id_next = s.found[i].covers + 1
+        elif s.found[i].covers == 0 and not s.found[i].blank:
             log.damaged_segments += 1
-        log.segment_id_next = max(log.segment_id_next, max(s.found[i].id, s.found[i].covers) + 1)
+            log.segment_id_next = s.found[i].id + 1
     for i in range(s.count):
         if s.found[i].segment != NULL:
             changed |= settle_segment(&s, i, i == last)
-        elif s.found[i].blank and s.found[i].covers == 0:
+        elif s.found[i].blank:
             segment_path(path, log.directory, s.found[i].id, b".seg")
             f.remove(f, path)
             changed = True

@@ -35,7 +35,7 @@ cdef segment_t* segment_new(uint64_t id, uint64_t first_seq, uint64_t capacity) 
     if base == MAP_FAILED:
         return NULL
     g = <segment_t*>mem_zero(sizeof(segment_t))
-    g.id = id
+    g.id = g.covers = id
     g.first_seq = first_seq
     g.end_seq = first_seq
     g.capacity = capacity

@@ -42,6 +42,7 @@ class ModelLog:
     next_seq: int = 1
     last_time_ns: int = 0
     messages: dict[int, Stored] = field(default_factory=dict)  # in order of sequence
+    last: Stored | None = None  # appended
 
     # ---- what it is ----
 
@@ -97,7 +98,7 @@ class ModelLog:
                 and not (full and self.counted(self.messages[of_subject[0]]) >= self.counted(m))
             ):
                 raise Refused(MAX_BYTES)
-        self.messages[m.seq] = m
+        self.messages[m.seq] = self.last = m
         self.next_seq += 1
         self.last_time_ns = time_ns
         if full:
