@@ -31,12 +31,14 @@ import orjson
 from setproctitle import setproctitle
 
 from shardbroker import limits
+from shardbroker.auth.model import GLOBAL_ACCOUNT
 from shardbroker.auth.resolver import DirectoryStore, ResolverError
 from shardbroker.auth.trust import make_store
 from shardbroker.control.logs import Log
 from shardbroker.control.reload import reload_options
 from shardbroker.control.requests import ControlSocket, Requests
 from shardbroker.control.supervisor import Supervisor
+from shardbroker.control.system import Requests as SystemRequests
 from shardbroker.errors import BrokerError
 from shardbroker.front.acceptor import Acceptor, Admission, open_listener
 from shardbroker.front.placement import UNRESPONSIVE_SECONDS, Placement, connections_of
@@ -45,6 +47,7 @@ from shardbroker.ipc.channel import Channel, Message
 from shardbroker.ipc.child import Child, describe_end
 from shardbroker.options import Options
 from shardbroker.shard.gauges import Gauges
+from shardbroker.shard.system import ServerInfo
 from shardbroker.shard.worker import ShardSetup, log_exception, run_shard
 from shardbroker.shm.segment import Segment
 from shardbroker.wire.info import InfoLines, join_host_port, new_server_id
@@ -244,6 +247,11 @@ class Front:
             on_gone=self._shard_gone,
             on_message=self._shard_message,
         )
+        said = self.info_lines(options, False).fields
+        server = ServerInfo(self.server_id, said["server_name"], said["host"], jetstream=options.jetstream.enabled)
+        self.system = SystemRequests(
+            self.supervisor, gauges, server, self.describe, self._reload, self._account_names, self.log
+        )
         self.admission.watch(lambda shard: self.supervisor.responsive(shard, UNRESPONSIVE_SECONDS))
         self.supervisor.start()
 
@@ -279,6 +287,12 @@ class Front:
         self.placement.forget(shard)
         self.admission.shard_ready(shard, channel)
 
+    def _account_names(self) -> tuple[str, list[str]]:
+        """The system account, and all that the configuration knows."""
+        options = self.options
+        names = {GLOBAL_ACCOUNT, *(account.name for account in options.accounts)}
+        return options.system_account, sorted(names | ({options.system_account} - {""}))
+
     def _shard_gone(self, shard: int) -> None:
         self.tenants.shard_gone(shard)
         self.admission.shard_gone(shard)
@@ -292,6 +306,8 @@ class Front:
             channel = self.supervisor.shards[shard].channel
             if answer is not None and channel is not None:
                 channel.send(answer)
+        elif op.startswith("system_"):
+            self.system.on_message(shard, message)
         elif op == "lost":
             self.placement.count(shard, -message["count"])
             self.log.error(f"Shard {shard} has no descriptors left, {message['count']} connections dropped")

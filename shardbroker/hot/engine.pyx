@@ -1765,11 +1765,13 @@ cdef class Engine:
 
     def intercept(self, prefixes):
         """From now on messages of clients whose subject begins with one of these (each begins with `$`) become
-        `request` events, whoever else gets them. Prefixes that begin with `!` are exceptions."""
-        self.prefixes = [], []
+        `request` events, whoever else gets them. Prefixes that begin with `!` are exceptions. Adds to those before."""
+        before = self.prefixes or ([], [])
+        wanted = list(before[0]), list(before[1])
         for prefix in prefixes:
-            self.prefixes[prefix.startswith(b"!")].append(prefix.lstrip(b"!"))
-        set_prefixes(self.prefixes[0], self.prefixes[1])
+            wanted[prefix.startswith(b"!")].append(prefix.lstrip(b"!"))
+        set_prefixes(wanted[0], wanted[1])
+        self.prefixes = wanted
         self.e.intercept = intercept_by_prefix
 
     def send_peer(self, uint32_t shard, bytes data):

@@ -256,5 +256,6 @@ cdef struct engine_t:
     connection_t* sinks_dead            # to be freed at the end of the turn
     char* transformed                   # the last transform's result
     char* mapped                        # what the message at hand was published to, after mapping
+    bint looked_at                      # the receiver at hand may get it: deliver_to need not look again
     bint importing                      # the message at hand came by a service import
     bint stall_publisher                # a receiver is over three quarters of max_pending

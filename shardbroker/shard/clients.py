@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from shardbroker import errors
 from shardbroker.auth.gate import ANYBODY, Identity, Login, Refusal
+from shardbroker.auth.model import Permissions
 from shardbroker.auth.trust import AccountBook
 from shardbroker.clock import Clock
 from shardbroker.errors import ClientError, CloseReason
@@ -164,6 +165,13 @@ class Client:
         )
 
 
+class Watcher(Protocol):
+    """Is told who comes and goes (shard/system.py)."""
+
+    def entered(self, slot: int, client_id: int, account: str, /) -> None: ...
+    def left(self, described: dict[str, Any], account: str, counts: tuple[int, int, int, int], reason: int, /) -> None: ...
+
+
 class Clients:
     """All connections of this shard, and the handler of the engine's events."""
 
@@ -185,6 +193,7 @@ class Clients:
         self._clock = clock
         self._on_ready = on_ready
         # Events of what rides on the engine (stream/): whether they were its own
+        self.watcher: Watcher | None = None
         self.on_other: Callable[[tuple[Any, ...]], bool] | None = None
         # Changed by a reload
         self._info = info
@@ -324,19 +333,53 @@ class Clients:
         if client is None:
             return {}
         row = self._engine.connection(slot, client_id)
+        return self._described(client, row[8] if row is not None else 0) | {"server": server}
+
+    def _described(self, client: Client, rtt_ns: int) -> dict[str, Any]:
         options = client.options
         said: dict[str, Any] = {
             "start": format_time(client.start_ns),
             "host": client.ip,
-            "id": client_id,
+            "id": client.client_id,
             "acc": (client.identity or ANYBODY).account,
         }
         if options is not None:
-            named = {"user": options.user, "name": options.name, "lang": options.lang, "ver": options.version}
+            named = {"user": client.user, "name": options.name, "lang": options.lang, "ver": options.version}
             said |= {name: value for name, value in named.items() if value}
-        if row is not None and row[8]:
-            said["rtt"] = row[8]
-        return said | {"server": server, "kind": "Client", "client_type": "nats"}
+        if rtt_ns:
+            said["rtt"] = rtt_ns
+        return said | {"kind": "Client", "client_type": "nats"}
+
+    def client(self, slot: int, client_id: int) -> Client | None:
+        """The client at a slot, if it is still the same."""
+        return self._client(slot, client_id)
+
+    def permissions(self, slot: int, client_id: int) -> tuple[Permissions | None, int]:
+        """What a client may do, and when it must go (seconds since 1970; 0: never)."""
+        client = self._client(slot, client_id)
+        identity = (client.identity if client is not None else None) or ANYBODY
+        return identity.permissions, identity.expires
+
+    def kick(self, client_id: int) -> bool:
+        """Close a client by its id; whether it is here."""
+        for slot, client in self._each():
+            if client.client_id == client_id:
+                self._engine.close(slot, client_id, CloseReason.KICKED)
+                return True
+        return False
+
+    def tell_lame_duck(self, client_id: int, info: InfoSource) -> bool:
+        """Send one client an INFO that says that it should go elsewhere; whether it is here."""
+        for slot, client in self._each():
+            if client.client_id == client_id:
+                if client.options is not None and client.options.protocol >= 1:
+                    self._engine.send(slot, client_id, info.line(client_id, client.ip, client.nonce))
+                return True
+        return False
+
+    def account_rows(self) -> list[tuple[Any, ...]]:
+        """This shard's part of what is known of accounts; see Engine.account_rows."""
+        return [(name.decode("utf-8", "replace"), *row) for name, *row in self._engine.account_rows()]
 
     def _client(self, slot: int, client_id: int) -> Client | None:
         client = self._by_slot[slot] if slot < len(self._by_slot) else None
@@ -423,6 +466,8 @@ class Clients:
             first_pong_info=pong_info,
             implicit=implicit,
         )
+        if self.watcher is not None:
+            self.watcher.entered(slot, client.client_id, identity.account)
 
     def _leave(self, client: Client) -> None:
         """It has gone, or says anew who it is."""
@@ -493,6 +538,8 @@ class Clients:
         offset = stop_ns - self._clock.monotonic_ns()
         self._closed.append(_row(client, row[2:11], offset, stop_ns, reason))
         self._log_closed(client, reason)
+        if self.watcher is not None and client.identity is not None:
+            self.watcher.left(self._described(client, row[8]), client.account, row[2:6], reason)
         self._leave(client)
 
     def _log_closed(self, client: Client, reason: int) -> None:

@@ -7,7 +7,9 @@
     reopen                               open the log file anew
     lame_duck                            INFO with ldm to those who understand it
     close_all  id, spread                close all connections within so many seconds; answered when that is done
-    connz, subsz   id, query             answered with this shard's part
+    connz, subsz, accounts   id, query   answered with this shard's part
+    kick, client_ldm   id, cid           close a client, or tell it to go elsewhere; answered with whether it is here
+    system_answer  subject, payload, account   to be published
     stop                                 flush, close, end the process
 
 Home shard only.
@@ -45,6 +47,8 @@ class Intake:
         on_settings: Callable[[dict[str, Any]], None],
         on_lame_duck: Callable[[], None],
         on_stop: Callable[[], None],
+        on_client_ldm: Callable[[int], bool],
+        on_answer: Callable[[Message], None],
     ) -> None:
         # Whole life
         self._channel = channel
@@ -53,6 +57,8 @@ class Intake:
         self._on_settings = on_settings
         self._on_lame_duck = on_lame_duck
         self._on_stop = on_stop
+        self._on_client_ldm = on_client_ldm
+        self._on_answer = on_answer
         self._closing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -70,6 +76,14 @@ class Intake:
             channel.send({"re": message["id"], **self._clients.connz(message["query"])})
         elif op == "subsz":
             channel.send({"re": message["id"], **self._clients.subsz(message["query"])})
+        elif op == "accounts":
+            channel.send({"re": message["id"], "rows": self._clients.account_rows()})
+        elif op == "kick":
+            channel.send({"re": message["id"], "found": self._clients.kick(message["cid"])})
+        elif op == "client_ldm":
+            channel.send({"re": message["id"], "found": self._on_client_ldm(message["cid"])})
+        elif op == "system_answer":
+            self._on_answer(message)
         elif op == "settings":
             self._on_settings(message["options"])
         elif op == "shed":

@@ -26,6 +26,7 @@ from shardbroker.shard.gauges import Gauges, ProcessUsage
 from shardbroker.shard.intake import Intake
 from shardbroker.shard.internal import InternalClients, message_of
 from shardbroker.shard.loop import Selector
+from shardbroker.shard.system import ServerInfo, System
 from shardbroker.shm.layout import SegmentMap
 from shardbroker.stream.services import Services
 from shardbroker.stream.settings import stream_accounts, stream_settings
@@ -99,8 +100,11 @@ class Worker:
             on_settings=self._apply,
             on_lame_duck=self._lame_duck,
             on_stop=self._stop,
+            on_client_ldm=self._client_lame_duck,
+            on_answer=lambda message: self.system.on_answer(message),
         )
         self.internal = InternalClients(self._engine)
+        self.system = self._make_system()
         self.streams = self._make_streams()
         self.clients.on_other = self._on_other
         # State
@@ -108,6 +112,17 @@ class Worker:
         self._lame = False
         self._claims: AccountClaimsService | None = None
         self._stopped = asyncio.Event()
+
+    def _make_system(self) -> System:
+        setup, options = self._setup, self._setup.options
+        said = setup.info(options, False).fields
+        server = ServerInfo(
+            said["server_id"], said["server_name"], said["host"], jetstream=options.jetstream.enabled
+        )
+        system = System(self._engine, setup.shard, options, server, self.clients, setup.channel)
+        system.open()
+        self.clients.watcher = system
+        return system
 
     def _make_streams(self) -> Services | None:
         """The stream side, with its streams open. Waits for the disk: nobody is served yet."""
@@ -131,6 +146,8 @@ class Worker:
 
     def _on_other(self, event: tuple[Any, ...]) -> bool:
         """Messages to what the broker itself serves; all else is the streams'. Whether it was for anyone."""
+        if self.system.on_event(event):
+            return True
         if event[0] == EVENT_MESSAGE and self.internal.on_message(*message_of(event)):
             return True
         return self.streams is not None and self.streams.on_event(event)
@@ -206,6 +223,9 @@ class Worker:
         self._log.apply(self._options)
         self.clients.apply(self._options, self._setup.info(self._options, self._lame))
         self._serve_claims()
+
+    def _client_lame_duck(self, client_id: int) -> bool:
+        return self.clients.tell_lame_duck(client_id, self._setup.info(self._options, True))
 
     def _lame_duck(self) -> None:
         self._lame = True

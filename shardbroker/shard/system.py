@@ -1,0 +1,240 @@
+"""The system account on a shard: events of connections, and requests to the broker, most of which the front answers.
+
+    connect, disconnect     published on the shard that has the connection, when someone on any shard listens
+    requests                one shard (0) holds the subscriptions, so that the broker answers as one server; they go to the
+                            front (control/system.py), which asks all shards, and its answer is published here
+    $SYS.REQ.USER.INFO      any user, in any account: answered by the shard that has the connection
+    $SYS.REQ.*.PING.CONNZ   any account, about itself: as if it had asked for its own name
+
+Source of subjects and bodies: nats-server's events.go. Home shard only.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+import orjson
+
+from shardbroker import limits
+from shardbroker.auth.model import Permissions
+from shardbroker.errors import close_text
+from shardbroker.hot.engine import EVENTS, Engine
+from shardbroker.ipc.channel import Message
+from shardbroker.options import Options
+
+EVENT_REQUEST: Final = EVENTS["request"]
+EVENT_MESSAGE: Final = EVENTS["message"]
+SERVER_REQUESTS: Final = (
+    "IDZ", "STATSZ", "VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "GATEWAYZ", "LEAFZ", "ACCOUNTZ", "HEALTHZ",
+)  # fmt: skip
+SERVER_COMMANDS: Final = ("KICK", "LDM", "RELOAD")
+ACCOUNT_REQUESTS: Final = ("CONNZ", "SUBSZ", "INFO", "CONNS", "STATZ")
+ACCOUNT_PINGS: Final = ("STATZ", "CONNZ")
+USER_INFO: Final = b"$SYS.REQ.USER.INFO"
+# What an account that is not the system's may ask about itself, and which request that is.
+OWN_REQUESTS: Final = {
+    b"$SYS.REQ.ACCOUNT.PING.CONNZ": "CONNZ",
+    b"$SYS.REQ.SERVER.PING.CONNZ": "CONNZ",
+    b"$SYS.REQ.ACCOUNT.PING.STATZ": "STATZ",
+}
+# An intercept takes what is longer than its prefix; _on_request looks at the whole subject.
+PREFIXES: Final = (b"$SYS.REQ.USER.INF", b"$SYS.REQ.ACCOUNT.PING.", b"$SYS.REQ.SERVER.PING.CONN")
+
+
+class Front(Protocol):
+    """The channel to the front."""
+
+    def send(self, message: Message, /) -> None: ...
+
+
+class Person(Protocol):
+    """A client as Clients knows it."""
+
+    @property
+    def client_id(self) -> int: ...
+    @property
+    def account(self) -> str: ...
+    @property
+    def user(self) -> str: ...
+
+
+class Register(Protocol):
+    """The connections of this shard."""
+
+    def client(self, slot: int, client_id: int) -> Person | None: ...
+    def describe(self, slot: int, client_id: int, server: str) -> dict[str, Any]: ...
+    def permissions(self, slot: int, client_id: int) -> tuple[Permissions | None, int]: ...
+
+
+class ServerInfo:
+    """How messages of the broker name it (events.go ServerInfo)."""
+
+    def __init__(self, server_id: str, name: str, host: str, *, jetstream: bool) -> None:
+        self.server_id = server_id
+        self._fields = {"name": name, "host": host, "id": server_id, "ver": limits.PROTOCOL_VERSION}
+        self._jetstream = jetstream
+        self._seq = 0
+
+    def fields(self) -> dict[str, Any]:
+        """With the number of the message, counted by each process, and the time."""
+        self._seq += 1
+        return self._fields | {
+            "jetstream": self._jetstream, "flags": 1 if self._jetstream else 0, "seq": self._seq,
+            "time": time_text(time.time_ns()),
+        }  # fmt: skip
+
+
+class System:
+    """Events and requests of one shard. Does nothing when there is no system account."""
+
+    def __init__(
+        self, engine: Engine, shard: int, options: Options, server: ServerInfo, clients: Register, front: Front
+    ) -> None:
+        self._engine = engine
+        self._shard = shard
+        self._account = options.system_account.encode()
+        self._server = server
+        self._clients = clients
+        self._front = front
+        self._sink = -1
+
+    @property
+    def _served(self) -> bool:
+        return bool(self._account)
+
+    def open(self) -> None:
+        """Be there for requests; on shard 0 for all."""
+        if not self._served:
+            return
+        self._engine.intercept(PREFIXES)
+        if self._shard != 0:
+            return
+        self._sink = self._engine.sink(self._account)
+        subjects = ["$SYS.REQ.SERVER.PING"]
+        for name in SERVER_REQUESTS:
+            subjects += [f"$SYS.REQ.SERVER.PING.{name}", f"$SYS.REQ.SERVER.{self._server.server_id}.{name}"]
+        subjects += [f"$SYS.REQ.SERVER.{self._server.server_id}.{name}" for name in SERVER_COMMANDS]
+        subjects += [f"$SYS.REQ.ACCOUNT.*.{name}" for name in ACCOUNT_REQUESTS]
+        for subject in subjects:
+            self._engine.sink_subscribe(self._sink, subject.encode())
+
+    # -- events --
+
+    def entered(self, slot: int, client_id: int, account: str) -> None:
+        """A connection is in (accountConnectEvent)."""
+        subject = f"$SYS.ACCOUNT.{account}.CONNECT"
+        if self._wanted(subject):
+            client = self._person(self._clients.describe(slot, client_id, ""), account)
+            self._publish(subject, self._event("client_connect") | {"client": client})
+        self._count(account)
+
+    def left(self, described: dict[str, Any], account: str, counts: tuple[int, int, int, int], reason: int) -> None:
+        """A connection that was in has gone (accountDisconnectEvent). counts: messages and bytes from it, and to it."""
+        subject = f"$SYS.ACCOUNT.{account}.DISCONNECT"
+        if self._wanted(subject):
+            event = self._event("client_disconnect")
+            client = self._person(described, account) | {"stop": event["timestamp"]}
+            in_msgs, in_bytes, out_msgs, out_bytes = counts
+            event |= {
+                "client": client, "sent": {"msgs": in_msgs, "bytes": in_bytes},
+                "received": {"msgs": out_msgs, "bytes": out_bytes}, "reason": close_text(reason),
+            }  # fmt: skip
+            self._publish(subject, event)
+        self._count(account)
+
+    def _count(self, account: str) -> None:
+        """Let the front tell how many connections the account has now (accConnsUpdate)."""
+        for subject in (f"$SYS.ACCOUNT.{account}.SERVER.CONNS", f"$SYS.SERVER.ACCOUNT.{account}.CONNS"):
+            if self._wanted(subject):
+                self._front.send({"op": "system_conns", "account": account, "subject": subject})
+
+    @staticmethod
+    def _person(described: dict[str, Any], account: str) -> dict[str, Any]:
+        return {key: value for key, value in described.items() if key != "server"} | {"name_tag": account}
+
+    def _event(self, kind: str) -> dict[str, Any]:
+        return event_head(f"io.nats.server.advisory.v1.{kind}") | {"server": self._server.fields()}
+
+    def _wanted(self, subject: str) -> bool:
+        return self._served and self._engine.interest(subject.encode(), self._account)
+
+    def _publish(self, subject: str, body: dict[str, Any], account: bytes = b"") -> None:
+        self._engine.publish(subject.encode(), orjson.dumps(body), account=account or self._account)
+
+    # -- requests --
+
+    def on_event(self, event: tuple[Any, ...]) -> bool:
+        """An event of the engine; whether it was ours."""
+        kind = event[0]
+        if kind == EVENT_MESSAGE and event[1] == self._sink and self._sink >= 0:
+            _, _, _, subject, reply, _, payload = event
+            self._ask(subject.decode("latin-1"), reply, payload, self._account)
+            return True
+        if kind == EVENT_REQUEST and event[3].startswith(b"$SYS.REQ."):
+            _, slot, client_id, subject, reply, _, payload, account = event
+            self._on_request(slot, client_id, subject, reply, payload, account)
+            return True
+        return False
+
+    def _ask(self, subject: str, reply: bytes, payload: bytes, account: bytes) -> None:
+        self._front.send(
+            {
+                "op": "system_request", "subject": subject, "reply": reply.decode("latin-1"),
+                "payload": payload.decode("utf-8", "replace"), "account": account.decode(),
+            }
+        )  # fmt: skip
+
+    def _on_request(
+        self, slot: int, client_id: int, subject: bytes, reply: bytes, payload: bytes, account: bytes
+    ) -> None:
+        if subject == USER_INFO and reply:
+            self._engine.publish(reply, orjson.dumps(self._user_info(slot, client_id)), account=account)
+        elif account != self._account and subject in OWN_REQUESTS:
+            # Whatever the payload says: about itself only.
+            self._ask(f"$SYS.REQ.ACCOUNT.{account.decode()}.{OWN_REQUESTS[subject]}", reply, payload, account)
+
+    def _user_info(self, slot: int, client_id: int) -> dict[str, Any]:
+        """events.go userInfoReq."""
+        client = self._clients.client(slot, client_id)
+        if client is None:
+            return {"server": self._server.fields(), "error": {"code": 400, "description": ""}}
+        permissions, expires = self._clients.permissions(slot, client_id)
+        data: dict[str, Any] = {"user": client.user, "account": client.account, "account_name": client.account}
+        if permissions is not None:
+            data["permissions"] = permissions_body(permissions)
+        if expires:
+            data["expires"] = max(0, expires * 1_000_000_000 - time.time_ns())
+        return {"server": self._server.fields(), "data": data}
+
+    def on_answer(self, message: Message) -> None:
+        """The front's answer to a request, or an event that it has made."""
+        self._engine.publish(
+            message["subject"].encode("latin-1"), message["payload"].encode(), account=message["account"].encode()
+        )
+
+
+def permissions_body(permissions: Permissions) -> dict[str, Any]:
+    """As nats-server shows them (client.go publicPermissions): lists sorted, what is empty left out."""
+    body: dict[str, Any] = {}
+    for name, lists in (("publish", permissions.publish), ("subscribe", permissions.subscribe)):
+        if lists is not None:
+            both = {"allow": sorted(lists.allow or ()), "deny": sorted(lists.deny)}
+            body[name] = {key: value for key, value in both.items() if value}
+    if permissions.responses is not None:
+        responses = permissions.responses
+        body["responses"] = {"max": responses.max_messages, "ttl": round(responses.expires * 1e9)}
+    return body
+
+
+def event_head(kind: str) -> dict[str, Any]:
+    """What every event begins with."""
+    return {"type": kind, "id": secrets.token_hex(11), "timestamp": time_text(time.time_ns())}
+
+
+def time_text(ns: int) -> str:
+    """RFC 3339 with nanoseconds, UTC."""
+    moment = datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{moment}.{ns % 1_000_000_000:09d}Z"
