@@ -26,7 +26,7 @@ HOST = "127.0.0.1"
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 10.0
 PR_SET_PDEATHSIG = 1
-COMPLAINT = re.compile(r"\[(ERR|FTL)\]|\[WRN\]|panic|Traceback|Error")
+COMPLAINT = re.compile(r"\[(ERR|FTL)\]|panic|Traceback|Error")
 
 
 def free_port() -> int:
