@@ -213,7 +213,8 @@ def _measured(
 ) -> Outcome:
     """The measured phase."""
     limit = _limit(load, load.seconds)
-    bounded = bool(load.msgs or load.rate or (prepared and prepared.due))
+    by_count = bool(load.msgs or load.rate or (prepared and prepared.due))
+    bounded = by_count and load.row.kind != "idle"
     seconds = FOREVER if bounded else load.seconds
     if load.rate and not load.msgs:
         seconds = load.seconds * OPEN_FACTOR + 1

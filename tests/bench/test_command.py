@@ -47,7 +47,7 @@ def test_every_core_shape(tmp_path: Path, workers: int) -> None:
     ]  # fmt: skip
     with Broker(tmp_path / "broker", workers=workers) as broker:
         runs = figures(
-            tmp_path, *loads, *QUICK, "--window", "50", "--server", f"127.0.0.1:{broker.port}",
+            tmp_path, *loads, *QUICK, "--msgs", "3000", "--window", "50", "--server", f"127.0.0.1:{broker.port}",
             "--header", "Kind: test",
         )  # fmt: skip
     assert [run["load"].split(":")[0] for run in runs] == [load.split(":")[0] for load in loads]
@@ -61,6 +61,7 @@ def test_every_core_shape(tmp_path: Path, workers: int) -> None:
     assert by_name["fanin"]["count"] == by_name["fanin"]["published"]
     assert by_name["request"]["latency"]["p50_us"] <= by_name["request"]["latency"]["p99_us"]
     assert by_name["idle"]["count"] == 20
+    assert by_name["pubsub"]["published"] == by_name["request"]["count"] == 3000
 
 
 def test_several_generators_share_a_load(tmp_path: Path) -> None:
