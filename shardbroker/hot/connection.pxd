@@ -36,9 +36,6 @@ cdef void connection_wait(engine_t* e, connection_t* c, uint32_t flag) noexcept 
 cdef void connection_ready(engine_t* e, connection_t* c) noexcept nogil
 cdef void connection_row(connection_t* c, uint64_t* row) noexcept nogil
 
-cdef subscription_t* sid_find(connection_t* c, const char* sid, uint32_t n) noexcept nogil
-cdef subscription_t* sid_add(engine_t* e, connection_t* c, const char* sid, uint32_t n) noexcept nogil
-cdef void sid_remove(engine_t* e, connection_t* c, subscription_t* sub) noexcept nogil
 cdef void unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil
 
 cdef void bury(engine_t* e, subscription_t* sub) noexcept nogil

@@ -7,19 +7,20 @@ its descriptor; everything else is allocated when it is needed and given back wh
 """
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcmp, memcpy, strlen
+from libc.string cimport memcpy, strlen
 
-from shardbroker.hot.bytes cimport SB_SLACK, sb_hash
+from shardbroker.hot.bytes cimport SB_SLACK
 from shardbroker.hot.deliver cimport mark_dirty
 from shardbroker.hot.exchange cimport exchange_unsubscribe, shadow_free
 from shardbroker.hot.interest cimport interest_unsubscribe
-from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero, slab_alloc, slab_free
+from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero, slab_free
 from shardbroker.hot.model cimport (
     CONNECTION_CLOSING, CONNECTION_FILTERED, CONNECTION_HELD, CONNECTION_OPEN, CONNECTION_PEDANTIC, CONNECTION_READY,
     CONNECTION_RESTRICTED, CONNECTION_STALLED, CONNECTION_TRANSPORT, CONNECTION_VERBOSE, SUBSCRIPTION_CLOSED,
     SUBSCRIPTION_SHADOW, SUBSCRIPTION_SHADOWED, connection_t, permissions_t, subscription_t)
 from shardbroker.hot.outbound cimport out_append, out_drop, out_sent
 from shardbroker.hot.permissions cimport replies_free
+from shardbroker.hot.sids cimport sid_at, sid_clear, sid_remove, sids_end, sids_free, subscription_bytes
 from shardbroker.hot.state cimport (
     EVENT_ATTENTION, EVENT_CLOSED, EVENT_TRACE, REAP_CONNECTION, REAP_SUBSCRIPTIONS, engine_t, event_t)
 
@@ -72,7 +73,7 @@ cdef void connection_free(engine_t* e, connection_t* c) noexcept nogil:
     c.account.closed_out_msgs += c.out_msgs
     c.account.closed_out_bytes += c.out_bytes
     free(c.partial)
-    free(c.sids)
+    sids_free(c)
     free(c.first_pong_info)
     e.connections[c.slot] = NULL
     e.slots_free[e.slots_free_count] = c.slot
@@ -133,20 +134,22 @@ cdef bint connections_reap(engine_t* e) noexcept nogil:
     that have none left go to e.closing. Whether more remains."""
     cdef uint32_t budget = REAP_SUBSCRIPTIONS
     cdef connection_t* c
+    cdef subscription_t* sub
     cdef uint32_t i
     while e.reaping != NULL and budget:
         c = e.reaping
         i = 0
-        while c.subscriptions and budget and i < c.sids_capacity:
-            if c.sids[i] != NULL:
-                # The table stays as it is but for this entry: nothing looks sids up any more.
+        while c.subscriptions and budget and i < sids_end(c):
+            sub = sid_at(c, i)
+            if sub != NULL:
+                # The tables stay as they are but for this entry: nothing looks sids up any more.
                 budget -= 1
                 c.subscriptions -= 1
-                if c.sids[i].flags & SUBSCRIPTION_SHADOWED:
-                    exchange_unsubscribe(e, c.sids[i])
-                interest_unsubscribe(e, c.account, c.sids[i])
-                bury(e, c.sids[i])
-                c.sids[i] = NULL
+                if sub.flags & SUBSCRIPTION_SHADOWED:
+                    exchange_unsubscribe(e, sub)
+                interest_unsubscribe(e, c.account, sub)
+                bury(e, sub)
+                sid_clear(c, i)
             i += 1
         if c.subscriptions:
             break
@@ -304,98 +307,7 @@ cdef void connection_ready(engine_t* e, connection_t* c) noexcept nogil:
     e.ready_last = c
 
 
-# ---- sids -------------------------------------------------------------------------------------------------------
-
-cdef inline bint sid_is(subscription_t* sub, const char* sid, uint32_t n) noexcept nogil:
-    return sub.sid_bytes == n + 1 and memcmp(sub.sid, sid, n) == 0
-
-
-cdef inline uint32_t sid_home(connection_t* c, const char* sid, uint32_t n) noexcept nogil:
-    return <uint32_t>sb_hash(sid, n, c.account.seed) & (c.sids_capacity - 1)
-
-
-cdef subscription_t* sid_find(connection_t* c, const char* sid, uint32_t n) noexcept nogil:
-    cdef uint32_t i
-    if c.subscriptions == 0:
-        return NULL
-    i = sid_home(c, sid, n)
-    while c.sids[i] != NULL:
-        if sid_is(c.sids[i], sid, n):
-            return c.sids[i]
-        i = (i + 1) & (c.sids_capacity - 1)
-    return NULL
-
-
-cdef void sids_resize(connection_t* c, uint32_t capacity) noexcept nogil:
-    cdef subscription_t** old = c.sids
-    cdef uint32_t old_capacity = c.sids_capacity
-    cdef uint32_t i, j
-    c.sids = <subscription_t**>mem_zero(capacity * sizeof(subscription_t*))
-    c.sids_capacity = capacity
-    for i in range(old_capacity):
-        if old[i] != NULL:
-            j = sid_home(c, old[i].sid, old[i].sid_bytes - 1)
-            while c.sids[j] != NULL:
-                j = (j + 1) & (capacity - 1)
-            c.sids[j] = old[i]
-    free(old)
-
-
-cdef inline size_t subscription_bytes(uint32_t sid_bytes) noexcept nogil:
-    """Deliveries copy at least four bytes of the sid."""
-    return <size_t>(<char*>&(<subscription_t*>NULL).sid[0] - <char*>NULL) + (sid_bytes if sid_bytes > 4 else 4)
-
-
-cdef subscription_t* sid_add(engine_t* e, connection_t* c, const char* sid, uint32_t n) noexcept nogil:
-    """A subscription for a sid that is free."""
-    cdef subscription_t* sub = <subscription_t*>slab_alloc(subscription_bytes(n + 1))
-    cdef uint32_t i
-    sub.connection = c
-    sub.home = NULL
-    sub.delivered = 0
-    sub.max = 0
-    sub.index = 0
-    sub.flags = 0
-    sub.sid_bytes = <unsigned short>(n + 1)
-    memcpy(sub.sid, sid, n)
-    sub.sid[n] = c' '
-    if c.sids_capacity == 0:
-        sids_resize(c, SIDS_FIRST)
-    elif c.subscriptions * 4 >= c.sids_capacity * 3:
-        sids_resize(c, c.sids_capacity * 2)
-    i = sid_home(c, sid, n)
-    while c.sids[i] != NULL:
-        i = (i + 1) & (c.sids_capacity - 1)
-    c.sids[i] = sub
-    c.subscriptions += 1
-    return sub
-
-
-cdef void sid_remove(engine_t* e, connection_t* c, subscription_t* sub) noexcept nogil:
-    """Take a sid out; entries behind it move up."""
-    cdef uint32_t mask = c.sids_capacity - 1
-    cdef uint32_t i = sid_home(c, sub.sid, sub.sid_bytes - 1)
-    cdef uint32_t j, home
-    while c.sids[i] != sub:
-        i = (i + 1) & mask
-    j = i
-    while True:
-        j = (j + 1) & mask
-        if c.sids[j] == NULL:
-            break
-        home = sid_home(c, c.sids[j].sid, c.sids[j].sid_bytes - 1)
-        if ((j - home) & mask) >= ((j - i) & mask):
-            c.sids[i] = c.sids[j]
-            i = j
-    c.sids[i] = NULL
-    c.subscriptions -= 1
-    if c.subscriptions == 0:
-        free(c.sids)
-        c.sids = NULL
-        c.sids_capacity = 0
-    elif c.sids_capacity > 64 and c.subscriptions * 8 < c.sids_capacity:
-        sids_resize(c, c.sids_capacity // 2)
-
+# ---- subscriptions --------------------------------------------------------------------------------------------
 
 cdef void unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil:
     """Take a subscription out of the sublist and its connection; freed at the end of the turn."""

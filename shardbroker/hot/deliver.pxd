@@ -17,7 +17,6 @@ cdef bint deliver_sink(engine_t* e, message_t* m, subscription_t* sub) noexcept 
 cdef void deliver_route(engine_t* e, message_t* m, route_t* r) noexcept nogil
 cdef void deliver_match(engine_t* e, message_t* m) noexcept nogil
 cdef bint deliver_queue(engine_t* e, message_t* m, queue_t** queues, uint32_t count) noexcept nogil
-cdef void message_head(engine_t* e, message_t* m) noexcept nogil
 
 
 cdef inline void mark_dirty(engine_t* e, connection_t* c) noexcept nogil:

@@ -27,13 +27,17 @@ cdef enum:
     SHARED_RUN_MIN = 512                # a shared frame that does not continue the last one is copied below this
 
 
-cdef void message_head(engine_t* e, message_t* m) noexcept nogil:
-    """Write "HMSG subject " for a message without a route, or one that shows another subject."""
+cdef inline void message_head(engine_t* e, message_t* m) noexcept nogil:
+    """Have "HMSG subject " at m.head: a route brings it, else it is written once."""
+    if sb_unlikely(m.head == NULL):
+        message_head_write(e, m)
+
+
+cdef void message_head_write(engine_t* e, message_t* m) noexcept nogil:
+    """For a message without a route, or one that shows another subject."""
     cdef const char* subject = m.subject if m.shown == NULL else m.shown
     cdef uint32_t subject_bytes = m.subject_bytes if m.shown == NULL else m.shown_bytes
     cdef size_t n = 6 + <size_t>subject_bytes
-    if m.head != NULL:
-        return
     if n + SB_SLACK > e.scratch_capacity:
         e.scratch_capacity = 2 * n + SB_SLACK
         e.scratch = <char*>mem_resize(e.scratch, e.scratch_capacity)

@@ -19,8 +19,8 @@ from shardbroker.hot.bytes cimport SB_NEVER, SB_SLACK, sb_digits, sb_hash, sb_li
 from shardbroker.hot.connection cimport (
     LOG_ERROR, connection_close, connection_error, connection_free, connection_keep, connection_new, connection_ok,
     connection_ready, connection_restrict, connection_row, connection_send, connection_violation,
-    connection_violation_queue, connection_wait, connections_reap, event_push, events_trim, free_dead, garbage, sid_add,
-    sid_find, slots_trim, unsubscribe)
+    connection_violation_queue, connection_wait, connections_reap, event_push, events_trim, free_dead, garbage, slots_trim,
+    unsubscribe)
 from shardbroker.hot.deliver cimport deliver_match, deliver_queue, deliver_route, mark_dirty, random_below
 from shardbroker.hot.exchange cimport (
     exchange_free, exchange_init, exchange_request, exchange_set, exchange_subscribe)
@@ -50,6 +50,7 @@ from shardbroker.hot.reasons cimport (
 from shardbroker.hot.record cimport (
     RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_RECEIPT_WANTED, RECORD_REQUEST, RECORD_SHOWN, fragment_record_t,
     message_record_t, receipt_record_t, record_message_check, record_shown_bytes, shown_record_t)
+from shardbroker.hot.sids cimport sid_add, sid_at, sid_find, sids_end
 from shardbroker.hot.sink cimport (
     sink_free, sink_new_in, sink_subscribe, sink_to_events, sink_unsubscribe, sinks_free_dead)
 from shardbroker.hot.state cimport (
@@ -1628,8 +1629,8 @@ cdef class Engine:
         connection_restrict(&self.e, c, p)
         if p == NULL:
             return removed
-        for subject, queue, sid in [subscription_row(c.sids[i].home, c.sids[i])[:3] for i in range(c.sids_capacity)
-                                    if c.sids[i] != NULL]:
+        for subject, queue, sid in [subscription_row(sid_at(c, i).home, sid_at(c, i))[:3] for i in range(sids_end(c))
+                                    if sid_at(c, i) != NULL]:
             if permissions_subscribe(p, subject, len(subject), queue if queue else b"", len(queue) if queue else 0):
                 if permissions_overlap(p, subject, len(subject), queue is not None):
                     c.flags |= CONNECTION_FILTERED
@@ -1666,13 +1667,15 @@ cdef class Engine:
     def drop_subscriptions(self, uint32_t slot, uint64_t client_id):
         """Take out all subscriptions of a connection: a second CONNECT starts afresh."""
         cdef connection_t* c = self.find(slot, client_id)
+        cdef subscription_t* sub
         cdef uint32_t i
         if c == NULL:
             return
         i = 0
         while c.subscriptions:
-            if c.sids[i % c.sids_capacity] != NULL:
-                unsubscribe(&self.e, c.sids[i % c.sids_capacity])
+            sub = sid_at(c, i % sids_end(c))
+            if sub != NULL:
+                unsubscribe(&self.e, sub)
             else:
                 i += 1
 
@@ -1811,7 +1814,7 @@ cdef class Engine:
         cdef uint32_t i
         if c == NULL or c.flags & CONNECTION_CLOSING:
             return []
-        return [subscription_row(c.sids[i].home, c.sids[i]) for i in range(c.sids_capacity) if c.sids[i] != NULL]
+        return [subscription_row(sid_at(c, i).home, sid_at(c, i)) for i in range(sids_end(c)) if sid_at(c, i) != NULL]
 
     cdef list accounts_named(self, account):
         """Addresses of all accounts, or of one."""

@@ -25,7 +25,7 @@ from shardbroker.hot.sublist cimport (
     CHANGE_NONE, CHANGE_QUEUE, SUBJECT_INVALID, change_t, subject_check, sublist_insert, sublist_queue,
     sublist_remote_forget, sublist_remote_plain, sublist_remote_queue, sublist_remove, sublist_subject,
     sublist_walk_interest)
-from shardbroker.shm.directory cimport directory_add, directory_remove, directory_shards, directory_version
+from shardbroker.shm.directory cimport directory_add, directory_prefetch, directory_remove, directory_shards, directory_version
 from shardbroker.shm.doorbell cimport doorbell_fence, doorbell_ring
 from shardbroker.shm.layout cimport (
     SB_SLOT_BOOTING, SB_SLOT_DEAD, SB_SLOT_READY, membership_load, slot_epoch, slot_state)
@@ -234,7 +234,11 @@ cdef inline bint in_directory(engine_t* e, uint64_t hash) noexcept nogil:
 cdef bint interest_subscribe(engine_t* e, account_t* a, subscription_t* sub, const char* subject, uint32_t subject_bytes,
                              const char* queue, uint32_t queue_bytes) noexcept nogil:
     """Add a subscription; True when telling the others has to wait."""
-    cdef change_t change = sublist_insert(a, sub, subject, subject_bytes, queue, queue_bytes)
+    cdef change_t change
+    if e.shards > 1 and queue_bytes == 0:
+        # Of a literal subject: a dozen lines far apart, which come while the sublist is at work.
+        directory_prefetch(&e.directory, fingerprint(a, subject, subject_bytes))
+    change = sublist_insert(a, sub, subject, subject_bytes, queue, queue_bytes)
     e.stats.subscriptions += 1
     if e.shards == 1:
         return False

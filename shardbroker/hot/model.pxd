@@ -130,9 +130,13 @@ cdef struct connection_t:
     char* partial
     uint32_t partial_bytes
     uint32_t partial_need               # whole length of the operation, once its control line is known; else 0
-    # Subscriptions by sid: open addressing, linear probing
+    # Subscriptions by sid (hot/sids): by number, where clients count; else open addressing, linear probing
+    subscription_t** numbered
     subscription_t** sids
+    uint32_t numbered_capacity
+    uint32_t numbered_count
     uint32_t sids_capacity
+    uint32_t sids_count
     uint32_t subscriptions
     uint32_t subscriptions_closed       # how many it had when it was closed
     uint32_t read_bytes_usual           # moving average over its last eight reads or so

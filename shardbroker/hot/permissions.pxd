@@ -23,9 +23,11 @@ cdef void permissions_free(permissions_t* p) noexcept nogil
 cdef void patterns_add(patterns_t* list, const char* subject, uint32_t n, const char* queue, uint32_t queue_bytes) noexcept nogil
 cdef void permissions_ready(permissions_t* p) noexcept nogil
 cdef bint permissions_publish(engine_t* e, connection_t* c, const char* subject, uint32_t n) noexcept nogil
-cdef bint permissions_subscribe(permissions_t* p, const char* subject, uint32_t n, const char* queue, uint32_t queue_bytes) noexcept nogil
+cdef bint permissions_subscribe(permissions_t* p, const char* subject, uint32_t n, const char* queue,
+                                uint32_t queue_bytes) noexcept nogil
 cdef bint permissions_overlap(permissions_t* p, const char* subject, uint32_t n, bint queue) noexcept nogil
-cdef bint permissions_receive(permissions_t* p, const char* subject, uint32_t n, const char* queue, uint32_t queue_bytes) noexcept nogil
+cdef bint permissions_receive(permissions_t* p, const char* subject, uint32_t n, const char* queue,
+                              uint32_t queue_bytes) noexcept nogil
 cdef void replies_note(engine_t* e, connection_t* c, const char* reply, uint32_t n) noexcept nogil
 cdef void replies_free(connection_t* c) noexcept nogil
 cdef bint pattern_matches(const char* pattern, uint32_t pattern_bytes, const char* subject, uint32_t n) noexcept nogil

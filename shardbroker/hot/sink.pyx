@@ -9,13 +9,14 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from shardbroker.hot.bytes cimport sb_digits
-from shardbroker.hot.connection cimport bury, event_push, sid_add, sid_remove
+from shardbroker.hot.connection cimport bury, event_push
 from shardbroker.hot.exchange cimport exchange_subscribe, exchange_unsubscribe
 from shardbroker.hot.interest cimport interest_subscribe, interest_unsubscribe
 from shardbroker.hot.memory cimport mem_alloc, mem_zero
 from shardbroker.hot.model cimport (
     CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_OPEN, CONNECTION_SINK, SUBSCRIPTION_CLOSED, SUBSCRIPTION_SHADOWED, account_t, connection_t,
     subscription_t)
+from shardbroker.hot.sids cimport sid_add, sid_at, sid_remove, sids_end, sids_free
 from shardbroker.hot.state cimport EVENT_MESSAGE, engine_t, event_t, message_t, sink_t
 
 cdef enum:
@@ -71,13 +72,15 @@ cdef void sink_unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil:
 
 cdef void sink_free(engine_t* e, connection_t* c) noexcept nogil:
     """Take all its subscriptions out. The function is not called any more; the memory goes at the end of the turn."""
+    cdef subscription_t* sub
     cdef uint32_t i = 0
     if c.flags & CONNECTION_CLOSING:
         return
     c.flags |= CONNECTION_CLOSING
     while c.subscriptions:
-        if c.sids[i % c.sids_capacity] != NULL:
-            sink_unsubscribe(e, c.sids[i % c.sids_capacity])
+        sub = sid_at(c, i % sids_end(c))
+        if sub != NULL:
+            sink_unsubscribe(e, sub)
         else:
             i += 1
     c.close_next = e.sinks_dead
@@ -90,7 +93,7 @@ cdef void sinks_free_dead(engine_t* e) noexcept nogil:
     while e.sinks_dead != NULL:
         c = e.sinks_dead
         e.sinks_dead = c.close_next
-        free(c.sids)
+        sids_free(c)
         free(c)
 
 

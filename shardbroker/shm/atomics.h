@@ -30,6 +30,9 @@ static inline int sb_cas_full_u32(uint32_t *p, uint32_t expected, uint32_t wante
     return __atomic_compare_exchange_n(p, &expected, wanted, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST);
 }
 
+/* Fetch a line for reading and writing; no ordering. */
+static inline void sb_prefetch_line(const void *p) { __builtin_prefetch(p, 1); }
+
 /* Loads before stay before everything after. */
 static inline void sb_fence_acquire(void) { __atomic_thread_fence(__ATOMIC_ACQUIRE); }
 /* The only one that also keeps a store before a later load (sleeping and waking needs it on both sides). */

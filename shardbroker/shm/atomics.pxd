@@ -16,5 +16,6 @@ cdef extern from "shardbroker/shm/atomics.h" nogil:
     bint cas_full_u32 "sb_cas_full_u32"(uint32_t *p, uint32_t expected, uint32_t wanted) noexcept
     bint cas_full_u128 "sb_cas_full_u128"(
         void *p, uint64_t low, uint64_t high, uint64_t new_low, uint64_t new_high) noexcept
+    void prefetch "sb_prefetch_line"(const void *p) noexcept
     void fence_acquire "sb_fence_acquire"() noexcept
     void fence_full "sb_fence_full"() noexcept

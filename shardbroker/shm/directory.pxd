@@ -13,7 +13,7 @@ A design with one owner per partition that grows and compacts it needs a grace p
 none and cost virtual memory only.
 """
 from libc.stdint cimport uint32_t, uint64_t
-from shardbroker.shm.atomics cimport fence_acquire, load_acquire_u32, load_acquire_u64, load_relaxed_u64
+from shardbroker.shm.atomics cimport fence_acquire, load_acquire_u32, load_acquire_u64, load_relaxed_u32, load_relaxed_u64, prefetch
 from shardbroker.shm.layout cimport (
     SB_DIRECTORY_BUCKET, SB_DIRECTORY_PARTITION_BITS, SegmentMap, directory_slot_t, directory_t)
 
@@ -55,6 +55,20 @@ cdef inline uint64_t directory_shards(directory_t *d, uint64_t fingerprint) noex
         shards |= directory_bucket_shards(directory_bucket(d, level, 0, fingerprint), fingerprint)
         shards |= directory_bucket_shards(directory_bucket(d, level, 1, fingerprint), fingerprint)
     return shards
+
+
+cdef inline void directory_prefetch(directory_t *d, uint64_t fingerprint) noexcept nogil:
+    """Let the processor fetch what directory_add() will look at."""
+    cdef uint32_t level
+    cdef char *bucket
+    cdef int which
+    for level in range(load_relaxed_u32(&d.header.levels_active)):
+        if level >= 4:
+            return
+        for which in range(2):
+            bucket = <char *> directory_bucket(d, level, which, fingerprint)
+            prefetch(bucket)
+            prefetch(bucket + 64)
 
 
 cdef inline uint64_t *directory_version_of(directory_t *d, uint64_t fingerprint) noexcept nogil:

@@ -1,0 +1,1 @@
+"""Types of sids.pyx: it has no Python face."""
