@@ -72,3 +72,11 @@ def decode_signature(text: str) -> bytes | None:
         return base64.b64decode(data, validate=True)
     except (ValueError, binascii.Error):
         return None
+
+
+def new_server_key() -> tuple[bytes, str]:
+    """A new key pair of a server: its seed of 32 bytes, and the text of its public half."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    return key.private_bytes_raw(), public_text("server", key.public_key().public_bytes_raw())

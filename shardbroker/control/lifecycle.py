@@ -32,6 +32,7 @@ from setproctitle import setproctitle
 
 from shardbroker import limits
 from shardbroker.auth.model import GLOBAL_ACCOUNT
+from shardbroker.auth.nkey import new_server_key
 from shardbroker.auth.resolver import DirectoryStore, ResolverError
 from shardbroker.auth.trust import make_store
 from shardbroker.control.logs import Log
@@ -91,7 +92,8 @@ class Front:
     def __init__(self, options: Options, log: Log, read: Callable[[Sequence[str]], Options]) -> None:
         # Whole life
         self.log = log
-        self.server_id = new_server_id()
+        # A key only when it signs: the library with the curves takes its time to load.
+        self.seed, self.server_id = new_server_key() if options.auth_callout else (b"", new_server_id())
         self.start_ns = time.time_ns()
         self._read = read
         self._shards = options.worker_count(len(os.sched_getaffinity(0)))
@@ -274,6 +276,7 @@ class Front:
             channel=channel,
             info=self.info_lines,
             log=self.log,
+            seed=self.seed,
         )
         return functools.partial(run_shard, setup), [
             *self._eventfds,

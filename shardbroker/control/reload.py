@@ -17,7 +17,7 @@ FIXED = frozenset(
     {
         "workers", "ring_bytes", "control_ring_bytes", "host", "port", "http_host", "http_port", "http_base_path",
         "server_name", "websocket",
-        "jetstream", "no_system_account",
+        "jetstream", "no_system_account", "auth_callout",
     }
 )  # fmt: skip
 # Said without the values.

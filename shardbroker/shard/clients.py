@@ -24,6 +24,7 @@ from shardbroker.errors import ClientError, CloseReason
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.options import Options
 from shardbroker.shard.accounts import Accounts, Front
+from shardbroker.shard.callout import Callout
 from shardbroker.shard.closed import ClosedConnections
 from shardbroker.shard.connect import DEFAULTS, ConnectError, ConnectOptions, parse_connect
 from shardbroker.shard.logins import Logins
@@ -147,6 +148,13 @@ class Client:
             password=options.password or upgrade.password,
             auth_token=options.auth_token or upgrade.token,
         )
+
+    def about(self) -> dict[str, Any]:
+        """What a callout is told of it beside its login."""
+        said = self.options or DEFAULTS
+        return {
+            "id": self.client_id, "name": said.name, "lang": said.lang, "version": said.version, "protocol": said.protocol,
+        }  # fmt: skip
 
     def login(self) -> Login:
         """What it has said to come in."""
@@ -405,7 +413,9 @@ class Clients:
             self._on_answer(slot, client, answer, first=first, implicit=arg is None)
 
         self._leave(client)
-        answer = self._logins.begin(client.login(), lambda: self._client(slot, client_id) is client, settle)
+        answer = self._logins.begin(
+            client.login(), lambda: self._client(slot, client_id) is client, settle, client.about()
+        )
         if answer is not None:
             settle(answer)
 
@@ -608,6 +618,10 @@ class Clients:
             self._limit(slot, client)
         self.accounts.recount(client.identity for _, client in self._each() if client.identity is not None)
 
+    def use_callout(self, callout: Callout | None) -> None:
+        """Who decides on logins beside the configuration, from now on."""
+        self._logins.callout = callout
+
     @property
     def account_book(self) -> AccountBook | None:
         """The accounts of the operator, if there is one."""
@@ -646,7 +660,7 @@ class Clients:
                 self._changed(slot, client, answer)
 
         answer = self._logins.begin(
-            client.login(), lambda: self._client(slot, client.client_id) is client, settle
+            client.login(), lambda: self._client(slot, client.client_id) is client, settle, client.about()
         )
         if answer is not None:
             settle(answer)

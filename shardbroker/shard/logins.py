@@ -16,6 +16,7 @@ from shardbroker.auth.gate import Answer, Gate, Identity, Login, PasswordHash, R
 from shardbroker.auth.trust import AccountBook, OperatorGate
 from shardbroker.clock import Clock
 from shardbroker.options import Options
+from shardbroker.shard.callout import Callout
 from shardbroker.shard.passwords import Passwords
 from shardbroker.shard.throttle import Throttle
 
@@ -32,6 +33,7 @@ class Logins:
         self._throttle = Throttle()
         self._changes: object = None  # of the operator's accounts, as last seen
         # Changed by a reload
+        self.callout: Callout | None = None  # set by whoever has what it needs
         self.operator: OperatorGate | None = None
         self.apply(options)
         # Under way; kept here because the loop keeps no tasks
@@ -80,20 +82,48 @@ class Logins:
         before, self._changes = self._changes, self.operator.accounts.store.changes()
         return before != self._changes
 
-    def begin(self, login: Login, wanted: Callable[[], bool], settle: Settle) -> Identity | Refusal | None:
-        """The answer, or None: then `settle` gets it later, unless `wanted` says that the client has gone."""
+    def begin(
+        self, login: Login, wanted: Callable[[], bool], settle: Settle, client: dict[str, Any]
+    ) -> Identity | Refusal | None:
+        """The answer, or None: then `settle` gets it later, unless `wanted` says that the client has gone.
+
+        `client`: what a callout is told of it beside its login (callout.py).
+        """
+        callout = self.callout
+
+        def done(answer: Identity | Refusal) -> None:
+            if callout is not None and callout.wanted(login, answer):
+                self._start(self._ask(callout, login, client, wanted, settle))
+            else:
+                settle(self._counted(login, answer))
+
         if not self.required(login):
             answer = self.check(login)
         else:
             wait = self._throttle.wait(login.ip, self._now())
             if wait > 0:
-                self._start(self._later(login, wait, wanted, settle))
+                self._start(self._later(login, wait, wanted, done))
                 return None
             answer = self.check(login)
         if isinstance(answer, PasswordHash):
-            self._start(self._compare(login, answer, wanted, settle))
+            self._start(self._compare(login, answer, wanted, done))
+            return None
+        if callout is not None and callout.wanted(login, answer):
+            self._start(self._ask(callout, login, client, wanted, settle))
             return None
         return self._counted(login, answer)
+
+    async def _ask(
+        self,
+        callout: Callout,
+        login: Login,
+        client: dict[str, Any],
+        wanted: Callable[[], bool],
+        settle: Settle,
+    ) -> None:
+        answer = await callout.decide(login, client)
+        if wanted():
+            settle(self._counted(login, answer))
 
     def close(self) -> None:
         for task in self._tasks:
@@ -108,7 +138,7 @@ class Logins:
         if isinstance(answer, PasswordHash):
             await self._compare(login, answer, wanted, settle)
         else:
-            settle(self._counted(login, answer))
+            settle(answer)
 
     async def _compare(
         self, login: Login, question: PasswordHash, wanted: Callable[[], bool], settle: Settle
@@ -124,13 +154,15 @@ class Logins:
                 if isinstance(answer, PasswordHash):
                     await self._compare(login, answer, wanted, settle)
                 else:
-                    settle(self._counted(login, answer))
+                    settle(answer)
                 return
-        settle(self._counted(login, question.identity if matches else Refusal("wrong password")))
+        settle(question.identity if matches else Refusal("wrong password"))
 
     def _counted(self, login: Login, answer: Identity | Refusal) -> Identity | Refusal:
         if isinstance(answer, Refusal):
             self._throttle.failed(login.ip, self._now())
+        elif self.callout is not None:
+            return self.callout.guarded(answer)
         return answer
 
     def _now(self) -> float:

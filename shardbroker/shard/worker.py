@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from setproctitle import setproctitle
 
+from shardbroker.auth.model import GLOBAL_ACCOUNT
 from shardbroker.auth.resolver import DirectoryStore
 from shardbroker.clock import SystemClock
 from shardbroker.hot.engine import EVENTS, Engine
@@ -21,6 +22,7 @@ from shardbroker.ipc.channel import Channel
 from shardbroker.ipc.records import from_plain
 from shardbroker.options import Options
 from shardbroker.shard.account_claims import AccountClaimsService
+from shardbroker.shard.callout import Callout
 from shardbroker.shard.clients import Clients, InfoSource, Logger
 from shardbroker.shard.gauges import Gauges, ProcessUsage
 from shardbroker.shard.intake import Intake
@@ -58,6 +60,7 @@ class ShardSetup:
     channel: Channel
     info: Callable[[Options, bool], InfoSource]
     log: ShardLogger
+    seed: bytes  # of the key whose public half is the server's id; empty when nothing has to be signed
 
 
 def run_shard(setup: ShardSetup) -> int:
@@ -152,6 +155,18 @@ class Worker:
             return True
         return self.streams is not None and self.streams.on_event(event)
 
+    def _make_callout(self) -> Callout | None:
+        settings, options = self._options.auth_callout, self._options
+        if settings is None:
+            return None
+        server = self._server()
+        fields = {"name": server["name"], "host": server["host"], "id": server["id"], "version": server["ver"]}
+        fields |= {"tags": list(options.server_tags)} if options.server_tags else {}
+        known = {GLOBAL_ACCOUNT, *(account.name for account in options.accounts)}
+        return Callout(
+            settings, self.internal, fields, self._setup.seed, known.__contains__, SystemClock(), options.auth_timeout
+        )
+
     def _serve_claims(self) -> None:
         """The requests about account JWTs, on one shard for all; what a reload changed counts."""
         if self._claims is not None:
@@ -179,6 +194,7 @@ class Worker:
         if self.streams is not None:
             self.streams.run()
         self._serve_claims()
+        self.clients.use_callout(self._make_callout())
         self._intake.start()
         usage = asyncio.get_running_loop().create_task(self._watch_usage())
         await self._stopped.wait()
@@ -221,6 +237,7 @@ class Worker:
     def _apply(self, fields: dict[str, Any]) -> None:
         self._options = from_plain(Options, fields)
         self._log.apply(self._options)
+        self.clients.use_callout(self._make_callout())
         self.clients.apply(self._options, self._setup.info(self._options, self._lame))
         self._serve_claims()
 
