@@ -204,6 +204,9 @@ class OperatorGate:
             return Refusal("Connection type not allowed")
         if not limits.bearer and (problem := check_signature(user.subject, login)):
             return Refusal(problem)
+        if account.external is not None and user.subject not in account.external.auth_users:
+            # A service would have to be asked, and is not yet: the token alone must not do.
+            return Refusal("Account delegates its users to an auth callout, which is not served in operator mode")
         if account.is_revoked(user.subject, user.claims.issued):
             return Refusal("User authentication revoked")
         if not source_allowed(limits.sources, login.ip):

@@ -346,6 +346,14 @@ def test_bearers() -> None:
     assert reason(gate(no), Login(jwt=token)) == "Account does not allow bearer tokens"
 
 
+def test_an_account_that_delegates_its_users() -> None:
+    """Nobody is asked yet: then the token alone is not enough, but for the service's own user."""
+    account = gate((estate.a, estate.account_token(estate.a, authorization={"auth_users": [USER.public]})))
+    other = Signer("user", "other")
+    assert identity(account, login(estate.user_token(USER, estate.a)))
+    assert "auth callout" in reason(account, login(estate.user_token(other, estate.a), other))
+
+
 def test_connection_types() -> None:
     web = estate.user_token(USER, estate.a, allowed_connection_types=["websocket", "FUTURE"])
     assert reason(gate(A), login(web)) == "Connection type not allowed"
