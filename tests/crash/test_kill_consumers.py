@@ -18,9 +18,9 @@ from nats.js.api import ConsumerConfig, RetentionPolicy, StreamConfig
 
 from harness import Broker
 
-MESSAGES = 300
+MESSAGES = 150
 BATCH = 15
-KILLS = 4
+KILLS = 3
 SECONDS = 60.0
 
 pytestmark = pytest.mark.ours
