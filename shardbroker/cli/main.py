@@ -19,6 +19,7 @@ TOOLS: Final = {
     "bench": ("shardbroker.cli.bench", "bench"),
     "check": ("shardbroker.cli.check", "check"),
     "status": ("shardbroker.cli.status", "status"),
+    "stream": ("shardbroker.cli.stream", "stream"),
     "tune": ("shardbroker.cli.tune", "tune"),
 }
 

@@ -31,3 +31,4 @@ cdef struct files_t:
     int (*sync_directory)(const files_t* f, const char* path) noexcept nogil
 
 cdef const files_t* files_posix() noexcept nogil
+cdef const files_t* files_reading() noexcept nogil      # reads the real files; everything else is said to be done and is not

@@ -35,7 +35,8 @@ class Store:
     """The helper threads of one shard. With threads=0 jobs run inside run(): for tests and the simulator."""
 
     eventfd: Final[int]
-    def __init__(self, threads: int = 2, files: object | None = None) -> None: ...
+    def __init__(self, threads: int = 2, files: object | None = None, read_only: bool = False) -> None:
+        """read_only: nothing on the disk is changed, whatever is done; for tools that look."""
     def collect(self) -> int:
         """Finished jobs become durable_seq and callbacks; call when `eventfd` is readable. How many."""
     def run(self) -> int: ...

@@ -12,7 +12,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from shardbroker.store.files cimport files_posix, files_t
+from shardbroker.store.files cimport files_posix, files_reading, files_t
 from shardbroker.store.filter cimport filter_free, filter_id, filter_new, filter_subject
 from shardbroker.store.log cimport (
     log_append, log_close, log_deadline, log_deleted, log_first_for, log_get, log_has, log_last_for, log_last_seqs,
@@ -74,8 +74,8 @@ class State(NamedTuple):
 cdef class Store:
     """The helper threads of one shard, and the eventfd that tells of finished work."""
 
-    def __init__(self, int threads=2, files=None):
-        cdef const files_t* table = files_posix()
+    def __init__(self, int threads=2, files=None, bint read_only=False):
+        cdef const files_t* table = files_reading() if read_only else files_posix()
         if files is not None:
             table = <const files_t*><size_t>files.address
         self.files = files

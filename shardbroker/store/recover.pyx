@@ -425,7 +425,10 @@ cdef void scan_all(scan_t* s) noexcept nogil:
         expected = s.found[i].covers + 1
         g.entries = g.live = g.dead = 0
         g.live_bytes = g.counted = g.removals = 0
-        g.end_seq = g.first_seq = max(s.found[i].first_seq, log.next_seq)
+        if log.first == NULL and s.found[i].first_seq > log.next_seq:
+            log.first_seq = log.next_seq = s.found[i].first_seq
+        # Not what its head says: should all of its records be missing, others will take their sequences.
+        g.end_seq = g.first_seq = log.next_seq
         free(g.deltas)
         g.deltas = NULL
         segments_link(log, g, log.last)
