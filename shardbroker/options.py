@@ -124,6 +124,7 @@ class Options:
     http_base_path: str = "/"
     client_advertise: str = ""
     server_name: str = ""  # empty: the server's id
+    cluster_name: str = ""  # shown in INFO; there are no links to other servers
     server_tags: tuple[str, ...] = ()
     server_metadata: Mapping[str, str] = field(default_factory=dict)
 

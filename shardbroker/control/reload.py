@@ -16,7 +16,7 @@ from shardbroker.options import Options
 FIXED = frozenset(
     {
         "workers", "ring_bytes", "control_ring_bytes", "host", "port", "http_host", "http_port", "http_base_path",
-        "server_name", "websocket",
+        "server_name", "cluster_name", "websocket",
         "jetstream", "no_system_account", "auth_callout",
     }
 )  # fmt: skip

@@ -52,7 +52,9 @@ class InfoLines:
             "max_payload": options.max_payload,
             **({"jetstream": True} if options.jetstream.enabled else {}),
         }
-        tail: dict[str, Any] = {"api_lvl": limits.API_LEVEL} if options.jetstream.enabled else {}
+        tail: dict[str, Any] = {"cluster": options.cluster_name} if options.cluster_name else {}
+        if options.jetstream.enabled:
+            tail["api_lvl"] = limits.API_LEVEL
         # A lame duck names others only (server.go sendLDMToClients), and there are none.
         if not lame_duck and (urls := connect_urls(options)):
             tail["connect_urls"] = urls

@@ -148,6 +148,11 @@ def test_tls_that_is_switched_off_is_none() -> None:
     assert load(["--tls=false"]).warnings == ()
 
 
+def test_a_cluster_has_a_name() -> None:
+    options = load(["--cluster_name", "east"])
+    assert (options.cluster_name, options.warnings) == ("east", ())
+
+
 def test_streams() -> None:
     assert not load([]).jetstream.enabled
     assert load(["-js"]).jetstream.enabled and load(["--jetstream"]).warnings == ()
@@ -157,7 +162,7 @@ def test_streams() -> None:
 
 @pytest.mark.parametrize(
     "flag",
-    ["-s", "-r=udp://x", "--profile=1", "--cluster=nats://x:1", "--cluster_name=x",
+    ["-s", "-r=udp://x", "--profile=1", "--cluster=nats://x:1",
      "--no_advertise", "--connect_retries=3", "--cluster_advertise=x", "--cluster_listen=nats://x:1"],
 )  # fmt: skip
 def test_harmless_flags_are_warned_about(flag: str) -> None:

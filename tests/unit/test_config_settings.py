@@ -164,7 +164,7 @@ def test_what_would_be_unsafe_to_ignore_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "cluster { name: x, listen: 127.0.0.1:-1 }", "leafnodes { listen: 127.0.0.1:-1 }", "mqtt { port: 1883 }",
+        "cluster { listen: 127.0.0.1:-1 }", "leafnodes { listen: 127.0.0.1:-1 }", "mqtt { port: 1883 }",
         "syslog: true", "remote_syslog: x", "prof_port: 1", "disable_sublist_cache: true", "ocsp: true",
         "connect_error_reports: 1", "feature_flags { x: true }", "write_timeout: retry",
     ],
@@ -174,6 +174,12 @@ def test_what_is_harmless_is_warned_about(text: str) -> None:
     assert fields == {}
     assert len(warnings) == 1
     assert warnings[0].startswith("f:1:1: ")
+
+
+def test_the_name_of_a_cluster_is_shown_and_its_links_are_warned_about() -> None:
+    fields, warnings = read("cluster { name: east, listen: 127.0.0.1:-1 }")
+    assert fields == {"cluster_name": "east"}
+    assert len(warnings) == 1
 
 
 def test_plain_numbers_as_times_are_seconds_with_a_warning() -> None:

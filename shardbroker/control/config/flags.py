@@ -51,6 +51,7 @@ FLAGS: Final = (
     _flag("P pid", "string", "pid_file"),
     _flag("ports_file_dir", "string", "ports_file_dir"),
     _flag("client_advertise", "string", "client_advertise"),
+    _flag("cluster_name", "string", "cluster_name"),
     _flag("l log", "string", "log_file"),
     _flag("log_size_limit", "int", "log_size_limit"),
     _flag("max_traced_msg_len", "int", "max_traced_msg_len"),
@@ -79,7 +80,6 @@ FLAGS: Final = (
     _flag("ms https_port", "int"),
     _flag("routes", "string"),
     _flag("cluster cluster_listen", "string"),
-    _flag("cluster_name", "string"),
     _flag("cluster_advertise", "string"),
     _flag("no_advertise", "bool"),
     _flag("connect_retries", "int"),
@@ -184,6 +184,7 @@ Server Options:
                                      <pid> can be either a PID (e.g. 1) or the path to a PID file, or a PID's
                                      beginning with * for several
         --client_advertise <string>  Client URL to advertise to clients
+        --cluster_name <string>      Cluster name that clients are told
         --ports_file_dir <dir>       Creates a ports file in the specified directory (<executable_name>_<pid>.ports).
 
 Logging Options:
@@ -225,6 +226,6 @@ Common Options:
     -v, --version                    Show version
 
 Accepted, without effect yet: -s, --syslog, -r, --remote_syslog, --profile,
-    --cluster, --cluster_listen, --cluster_name, --cluster_advertise, --no_advertise, --connect_retries
+    --cluster, --cluster_listen, --cluster_advertise, --no_advertise, --connect_retries
 Refused, as not served yet: -ms, --https_port, --routes
 """

@@ -30,7 +30,6 @@ _WARNED: Final = {
     "r": _NO_SYSLOG,
     "profile": "profiling over HTTP is a facility of Go; nothing listens for it",
     "cluster": _NO_CLUSTER,
-    "cluster_name": _NO_CLUSTER,
     "cluster_advertise": _NO_CLUSTER,
     "no_advertise": _NO_CLUSTER,
     "connect_retries": _NO_CLUSTER,

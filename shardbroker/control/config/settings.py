@@ -263,6 +263,14 @@ def _links(inner: str, what: str) -> Handler:
     return handler
 
 
+def _cluster(key: str, entry: Entry, into: _File) -> None:
+    """The name is shown; links are not served."""
+    _links("routes", "routes to other servers")(key, entry, into)
+    name = values.read_map(entry).get("name")
+    if name is not None:
+        into.fields["cluster_name"] = values.read_string(name)
+
+
 def _write_timeout(key: str, entry: Entry, into: _File) -> None:
     policy = values.read_string(entry)
     if policy not in ("default", "close", "retry"):
@@ -368,7 +376,7 @@ SETTINGS: Final[dict[str, Handler]] = {
     "proxies": _refused("proxies are not served yet, so the server would admit whom it should not"),
     "proxy_protocol": _refused("the PROXY protocol is not served yet; no client could connect"),
     # Harmless to go without
-    "cluster": _links("routes", "routes to other servers"),
+    "cluster": _cluster,
     "leafnodes": _links("remotes", "leaf nodes"),
     "leaf": _links("remotes", "leaf nodes"),
     "mqtt": _warned("MQTT is not served yet; nothing listens for it"),
