@@ -98,6 +98,8 @@ class Request:
     def _send(self, said: dict[str, Any], audit: bool) -> None:
         text = orjson.dumps(said)
         self.answered = True
+        # Counted when answered, and only what has an audit (trackAPI)
+        self.api.total += audit
         if self.reply:
             self.manager.face.publish(self.reply, text)
         if audit:
@@ -182,7 +184,6 @@ class Api:
         self, client: dict[str, Any], subject: str, reply: bytes, headers: bytes, payload: bytes
     ) -> None:
         """A client's message to $JS.API.>, on the client's shard."""
-        self.total += 1
         request = Request(self, self.manager.account, subject, reply, headers, payload, client)
         request.words = subject[len(PREFIX) :].split(".")
         operation = self.operation(request.words)

@@ -26,6 +26,7 @@ T = TypeVar("T")
 BUSY_SECONDS = 10.0
 # File systems allow names of 255 bytes; what is longer when encoded is named by its hash.
 FILE_NAME_BYTES_MAX = 200
+KNOWN_MIN = 64
 _SAFE = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
@@ -47,15 +48,19 @@ class Definition:
 
 
 class Definitions:
-    """All definitions of the account, inside one transaction."""
+    """All definitions of the account, inside one transaction. `known`: texts that were read before."""
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(self, db: sqlite3.Connection, known: dict[bytes, StreamConfig]) -> None:
         self._db = db
         rows = db.execute("SELECT config, created_ns FROM stream ORDER BY name").fetchall()
         self.all: dict[str, Definition] = {}
         for text, created_ns in rows:
-            config = StreamConfig.from_json(text)
+            config = known.get(text)
+            if config is None:
+                config = known[text] = StreamConfig.from_json(text)
             self.all[config.name] = Definition(config, created_ns)
+        if len(known) > 2 * len(rows) + KNOWN_MIN:
+            known.clear()
 
     def config(self, name: str) -> StreamConfig | None:
         found = self.all.get(name)
@@ -81,6 +86,8 @@ class Registry:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
         self._db: sqlite3.Connection | None = None
+        # Helper thread only. Nobody changes a configuration that is in here: checks work on copies.
+        self._known: dict[bytes, StreamConfig] = {}
 
     async def run(self, work: Callable[[Definitions], T]) -> T:
         """Do `work` in one write transaction, in the helper thread; an exception of its undoes everything."""
@@ -95,7 +102,7 @@ class Registry:
 
     def _write(self, work: Callable[[Definitions], T]) -> T:
         with self._transaction() as db:
-            return work(Definitions(db))
+            return work(Definitions(db, self._known))
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
