@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import fcntl
 import functools
 import ipaddress
 import os
@@ -51,6 +52,7 @@ from shardbroker.shard.gauges import Gauges
 from shardbroker.shard.system import ServerInfo
 from shardbroker.shard.worker import ShardSetup, log_exception, run_shard
 from shardbroker.shm.segment import Segment
+from shardbroker.stream.settings import store_directory
 from shardbroker.wire.info import InfoLines, join_host_port, new_server_id
 
 # server.go: names of signals as Go prints them.
@@ -67,6 +69,10 @@ MONITOR_RESTART_SECONDS = 0.5
 MONITOR_HOST = "127.0.0.1"
 # Settings that hold secrets, or names of people: monitoring and tools do not get them.
 SECRET_OPTIONS = frozenset({"user", "password", "token", "arguments", "users", "accounts", "operator_mode", "websocket"})
+
+
+# How long a store that another broker has is waited for.
+LOCK_SECONDS = 5.0
 
 
 class StartError(BrokerError):
@@ -120,6 +126,7 @@ class Front:
             if (websocket := self._open_websocket_listener()) is not None:
                 listeners["websocket"] = websocket
             self._prepare_accounts()
+            await self._lock_store(stack)
             self._start_shards(stack)
             self._acceptors = [
                 Acceptor(listener, kind, self.admission.accepted, self.log) for kind, listener in listeners.items()
@@ -223,6 +230,34 @@ class Front:
             except ResolverError as error:
                 raise StartError(str(error)) from error
             self.log.notice(f"Managing all jwt in exclusive directory {mode.resolver.directory if mode.resolver else ''}")
+
+    async def _lock_store(self, stack: contextlib.ExitStack) -> None:
+        """One broker at a time may have a store. The front holds the lock, and its shards end with it."""
+        if not self.options.jetstream.enabled:
+            return
+        directory = Path(store_directory(self.options.jetstream)) / "jetstream"
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            lock = os.open(directory / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(
+                f"Can't start JetStream: could not create storage directory - {error.strerror}: {directory}"
+            ) from error
+        stack.callback(os.close, lock)
+        # What a killed broker has left ends within moments.
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                if time.monotonic() > end:
+                    raise StartError(
+                        f"Can't start JetStream: another broker has its streams in {directory}"
+                    ) from None
+            await asyncio.sleep(0.05)
+        self.log.notice("Starting JetStream")
+        self.log.notice(f'  Store Directory: "{directory}"')
 
     def _start_shards(self, stack: contextlib.ExitStack) -> None:
         options = self.options

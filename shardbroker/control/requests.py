@@ -3,7 +3,7 @@
     op        answer
     attach    the segment's descriptor, and who we are
     varz      everything about the broker that is not in the shared statistics
-    connz     {"shards": {number: that shard's part}}; likewise subsz
+    connz     {"shards": {number: that shard's part}}; likewise subsz, jsz
     healthz   {"ready": whether every shard serves}
 
 The control socket is an abstract Unix socket, `\\0shardbroker.<pid of the front>`: it vanishes with the process and is found
@@ -53,7 +53,7 @@ class Requests:
             channel.send(answer | self._describe())
         elif op == "healthz":
             channel.send(answer | {"ready": all(slot.ready for slot in self._supervisor.shards)})
-        elif op in ("connz", "subsz"):
+        elif op in ("connz", "subsz", "jsz"):
             task = asyncio.get_running_loop().create_task(self._ask(channel, answer, message))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)

@@ -260,6 +260,7 @@ def varz(
     http_requests: Mapping[str, int],
     now_ns: int,
     shards: Sequence[Mapping[str, Any]],
+    streams: Mapping[str, Any],
 ) -> dict[str, Any]:
     """/varz. `front`: its answer to "varz"; `stats`: counters summed over the shards; `shards`: rows of ours."""
     options = front["options"]
@@ -294,7 +295,7 @@ def varz(
         "leaf": {},
         "mqtt": {},
         "websocket": {},
-        "jetstream": {},
+        "jetstream": dict(streams),
         "tls_timeout": 2,
         "write_deadline": _nanoseconds(options["write_deadline"]),
         "start": rfc3339(front["start_ns"]),

@@ -22,7 +22,7 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from shardbroker.ipc.channel import Channel, ChannelClosed
-from shardbroker.monitor import endpoints
+from shardbroker.monitor import endpoints, jsz
 from shardbroker.monitor.endpoints import BadQuery, Usage
 from shardbroker.shm import stats
 from shardbroker.shm.layout import SLOT_STATES
@@ -56,6 +56,7 @@ class Monitor:
             "/connz": self._connz,
             "/subsz": self._subsz,
             "/subscriptionsz": self._subsz,
+            "/jsz": self._jsz,
             "/healthz": self._healthz,
         }
         routes = [Route(base + path, page, methods=METHODS) for path, page in pages.items()]
@@ -93,7 +94,11 @@ class Monitor:
         usage = Usage(
             totals["rss_bytes"], self._cpu_since_last(totals["cpu_user_us"] + totals["cpu_system_us"])
         )
-        return _json(endpoints.varz(front, totals, usage, self._requests, time.time_ns(), shards))
+        streams: dict[str, Any] = {}
+        if front["options"]["jetstream"]["enabled"]:
+            parts = await self._channel.request({"op": "jsz", "query": {}})
+            streams = jsz.varz(parts["shards"])
+        return _json(endpoints.varz(front, totals, usage, self._requests, time.time_ns(), shards, streams))
 
     def _cpu_since_last(self, used_us: int) -> float:
         now = time.monotonic()
@@ -119,6 +124,13 @@ class Monitor:
             answer = await self._channel.request({"op": "subsz", "query": query.for_shards()})
         server_id = await self._server_id()
         return _json(endpoints.subsz(server_id, answer["shards"], query, time.time_ns()))
+
+    async def _jsz(self, request: Request) -> Response:
+        self._requests["/jsz"] += 1
+        query = jsz.read_query(request.query_params)
+        async with self._page_lock:
+            answer = await self._channel.request({"op": "jsz", "query": query.for_shards()})
+        return _json(jsz.jsz(await self._server_id(), answer["shards"], query, time.time_ns()))
 
     async def _server_id(self) -> str:
         front = await self._channel.request({"op": "varz"})

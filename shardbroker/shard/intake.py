@@ -7,7 +7,7 @@
     reopen                               open the log file anew
     lame_duck                            INFO with ldm to those who understand it
     close_all  id, spread                close all connections within so many seconds; answered when that is done
-    connz, subsz, accounts   id, query   answered with this shard's part
+    connz, subsz, accounts, jsz   id, query   answered with this shard's part
     kick, client_ldm   id, cid           close a client, or tell it to go elsewhere; answered with whether it is here
     system_answer  subject, payload, account   to be published
     stop                                 flush, close, end the process
@@ -49,6 +49,7 @@ class Intake:
         on_stop: Callable[[], None],
         on_client_ldm: Callable[[int], bool],
         on_answer: Callable[[Message], None],
+        jsz: Callable[[dict[str, Any]], dict[str, Any]],
     ) -> None:
         # Whole life
         self._channel = channel
@@ -59,6 +60,7 @@ class Intake:
         self._on_stop = on_stop
         self._on_client_ldm = on_client_ldm
         self._on_answer = on_answer
+        self._jsz = jsz
         self._closing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -84,6 +86,8 @@ class Intake:
             channel.send({"re": message["id"], "found": self._on_client_ldm(message["cid"])})
         elif op == "system_answer":
             self._on_answer(message)
+        elif op == "jsz":
+            channel.send({"re": message["id"], **self._jsz(message["query"])})
         elif op == "settings":
             self._on_settings(message["options"])
         elif op == "shed":

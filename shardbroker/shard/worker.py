@@ -105,6 +105,7 @@ class Worker:
             on_stop=self._stop,
             on_client_ldm=self._client_lame_duck,
             on_answer=lambda message: self.system.on_answer(message),
+            jsz=lambda query: self.streams.jsz(query) if self.streams is not None else {},
         )
         self.internal = InternalClients(self._engine)
         self.system = self._make_system()

@@ -25,7 +25,7 @@ from shardbroker.stream.gojson import (
     decode,
     format_time,
 )
-from shardbroker.stream.model import API_LEVEL
+from shardbroker.stream.model import API_LEVEL, unix_ns
 
 if TYPE_CHECKING:
     from shardbroker.stream.stream import Stream
@@ -101,7 +101,7 @@ class DirectGets:
     def _read(self, asked: dict[str, Any], reply: bytes) -> None:
         log = self._stream.log
         with_headers = not asked.get("no_hdr")
-        seq = log.seq_at(asked["start_time"].ns) if "start_time" in asked else asked.get("seq", 0)
+        seq = log.seq_at(unix_ns(asked["start_time"])) if "start_time" in asked else asked.get("seq", 0)
         pattern = asked.get("next_by_subj", "")
         batch = asked.get("batch", 0)
         only = Filter(log, [pattern.encode("latin-1")] if pattern else [])
@@ -144,7 +144,7 @@ class DirectGets:
         log = self._stream.log
         up_to = asked.get("up_to_seq", 0)
         if "up_to_time" in asked:
-            up_to = log.seq_at(asked["up_to_time"].ns)
+            up_to = log.seq_at(unix_ns(asked["up_to_time"]))
             if up_to <= log.first_seq:
                 self._status(reply, b"404 No Results")
                 return

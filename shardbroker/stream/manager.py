@@ -119,7 +119,7 @@ class Manager:
                 self._open(definition.config, definition.created_ns)
         self.peers.serve("names", self._names)
         self.peers.serve("infos", self._infos)
-        self.peers.serve("usage", self._usage)
+        self.peers.serve("usage", self.usage)
         self.peers.hear("more", self._on_more)
         for stream in self.streams.values():
             stream.start()
@@ -376,7 +376,8 @@ class Manager:
     def _infos(self, fields: dict[str, Any]) -> list[dict[str, Any]]:
         return [self.streams[name].info(shown=False) for name in fields["names"] if name in self.streams]
 
-    def _usage(self, fields: dict[str, Any]) -> dict[str, int]:
+    def usage(self, fields: dict[str, Any]) -> dict[str, int]:
+        """What this shard's streams of the account come to."""
         states = [(stream.config.storage, stream.log.state()) for stream in self.streams.values()]
         storage = sum(state.bytes for kind, state in states if kind == "file")
         memory = sum(state.bytes for kind, state in states if kind == "memory")

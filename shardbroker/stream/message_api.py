@@ -13,6 +13,7 @@ from shardbroker.stream.api import Request, serve
 from shardbroker.stream.direct import REQUEST as GET
 from shardbroker.stream.errors import ApiError, Code
 from shardbroker.stream.gojson import BOOL, UINT64, Struct, format_time
+from shardbroker.stream.model import unix_ns
 from shardbroker.stream.stream import Stream, filtered
 
 DELETE: Final = Struct("JSApiMsgDeleteRequest", {"seq": UINT64, "no_erase": BOOL})
@@ -36,7 +37,7 @@ def get(request: Request) -> None:
         raise ApiError(Code.BAD_REQUEST)
     stream = request.stream
     if start is not None:
-        seq = stream.log.seq_at(start.ns)
+        seq = stream.log.seq_at(unix_ns(start))
     message = _find(stream, seq, last, following)
     if message is None:
         raise ApiError(Code.NO_MESSAGE_FOUND)

@@ -47,6 +47,11 @@ Discard = Literal["old", "new"]
 Storage = Literal["file", "memory"]
 
 
+def unix_ns(time: Time) -> int:
+    """A time as the store takes it: what lies before 1970, or beyond 63 bits, is the nearest that it has."""
+    return min(max(time.ns, 0), (1 << 63) - 1)
+
+
 class _Later(Kind):
     """A field of a later version: what asks for nothing is let through, everything else is an unknown field."""
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 from shardbroker.store.handle import Filter, StoreError
 from shardbroker.stream import headers as h
 from shardbroker.stream.errors import ApiError, Code
-from shardbroker.stream.model import Source
+from shardbroker.stream.model import Source, unix_ns
 from shardbroker.subject import matches, shard_of
 from shardbroker.transform import Transform, TransformError
 
@@ -180,7 +180,7 @@ class Follow:
             {
                 "stream": source.name,
                 "seq": self.next_seq,
-                "start_ns": source.opt_start_time.ns if source.opt_start_time is not None else 0,
+                "start_ns": unix_ns(source.opt_start_time) if source.opt_start_time is not None else 0,
                 "filters": self.filters,
                 "shard": manager.shard,
                 "follower": self.stream.name,

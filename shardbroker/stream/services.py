@@ -19,10 +19,11 @@ from shardbroker.store.handle import Store
 from shardbroker.stream import consumer_api
 from shardbroker.stream.api import PREFIX
 from shardbroker.stream.capture import Streams
-from shardbroker.stream.consumers import ShardConsumers
+from shardbroker.stream.consumers import Consumers, ShardConsumers
 from shardbroker.stream.errors import ApiError
 from shardbroker.stream.manager import HOT, Logger, Manager, Settings
 from shardbroker.stream.peers import decode
+from shardbroker.stream.stream import Stream
 
 EVENT_REQUEST: Final = EVENTS["request"]
 EVENT_MESSAGE: Final = EVENTS["message"]
@@ -115,6 +116,36 @@ class Services:
         for capture in self.native.work():
             capture.owner.on_batch()
 
+    def jsz(self, query: dict[str, Any]) -> dict[str, Any]:
+        """This shard's part of /jsz: each account's usage, and with `streams`, `consumers`, `config` what it has."""
+        wanted = query.get("acc") or None
+        accounts = {}
+        for manager in self.managers.values():
+            if wanted is not None and manager.account != wanted:
+                continue
+            part: dict[str, Any] = {"usage": manager.usage({})}
+            accounts[manager.account] = part
+            if query.get("streams"):
+                part["streams"] = [
+                    _detail(stream, query, manager.server_name) for stream in manager.streams.values()
+                ]
+        settings = self._settings
+        return {
+            "accounts": accounts,
+            "config": {
+                "max_memory": settings.max_memory,
+                "max_storage": settings.max_store,
+                "store_dir": f"{settings.store_dir}/jetstream",
+                **(
+                    {"sync_interval": settings.sync_interval_ns}
+                    if settings.sync_interval_ns
+                    else {"sync_always": True}
+                ),
+                **({"domain": settings.domain} if settings.domain else {}),
+                "strict": settings.strict,
+            },
+        }
+
     def _usage(self, fields: dict[str, Any]) -> list[int]:
         return list(self.native.usage())
 
@@ -133,3 +164,22 @@ class Services:
                     if full or self._full[storage]:
                         self._full[storage] = full
                         self.native.stop_storage(storage == "memory", full)
+
+
+def _detail(stream: Stream, query: dict[str, Any], leader: str) -> dict[str, Any]:
+    """A stream as /jsz shows it (monitor.go StreamDetail)."""
+    info = stream.info(shown=False, leader=leader)
+    out = {"name": stream.name, "created": info["created"], "cluster": info["cluster"]}
+    if query.get("config"):
+        out["config"] = info["config"]
+    out["state"] = info["state"]
+    if query.get("consumers") and isinstance(stream.consumers, Consumers):
+        found = [stream.consumers.info(entry) for entry in stream.consumers.public()]
+        if not query.get("config"):
+            for row in found:
+                row.pop("config", None)
+        out["consumer_detail"] = found
+    for name in ("mirror", "sources"):
+        if name in info:
+            out[name] = info[name]
+    return out
