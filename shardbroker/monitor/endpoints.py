@@ -11,6 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 from shardbroker import limits
@@ -260,7 +261,7 @@ def varz(
     http_requests: Mapping[str, int],
     now_ns: int,
     shards: Sequence[Mapping[str, Any]],
-    streams: Mapping[str, Any],
+    streams: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """/varz. `front`: its answer to "varz"; `stats`: counters summed over the shards; `shards`: rows of ours."""
     options = front["options"]
