@@ -13,7 +13,7 @@ from shardbroker.stream import advisories, gojson
 from shardbroker.stream import consumer_model as model
 from shardbroker.stream.api import Request, serve
 from shardbroker.stream.consumer_model import ConsumerConfig, Limits
-from shardbroker.stream.consumers import Consumers, ShardConsumers
+from shardbroker.stream.consumers import DURATION_MAX_NS, Consumers, ShardConsumers
 from shardbroker.stream.errors import ApiError, Code
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ async def pause(request: Request) -> None:
     left = until.ns - request.manager.clock.time_ns()
     answer: dict[str, Any] = {"paused": left > 0, "pause_until": str(until)}
     if left > 0:
-        answer["pause_remaining"] = left
+        answer["pause_remaining"] = min(left, DURATION_MAX_NS)
     request.respond(answer)
 
 

@@ -42,7 +42,8 @@ JITTER_NS: Final = 1_000_000_000
 NAME_CHARACTERS: Final = string.ascii_letters + string.digits
 ADVISORY: Final = "$JS.EVENT.ADVISORY.CONSUMER."
 METRIC: Final = "$JS.EVENT.METRIC.CONSUMER.ACK."
-FIRST_EMPTY_SEQ: Final = 1
+DURATION_MAX_NS: Final = (1 << 63) - 1   # Go's longest
+TIME_MAX_NS: Final = 1 << 62             # the year 2116: no sum of times overflows
 
 
 class StreamLike(Protocol):
@@ -310,7 +311,7 @@ class Consumers:
         until = entry.config.pause_until
         if until is not None and until.ns > now:
             out["paused"] = True
-            out["pause_remaining"] = until.ns - now
+            out["pause_remaining"] = min(until.ns - now, DURATION_MAX_NS)
         out["ts"] = gojson.format_time(now)
         return out
 
@@ -382,8 +383,8 @@ class Consumers:
             b"$JS.API.CONSUMER.MSG.NEXT." + prefix,
             b"$JS.FC." + prefix + b".*" if config.flow_control else b"")
         entry.native.start()
-        if config.pause_until is not None:
-            entry.native.pause(config.pause_until.ns)
+        if _until(config):
+            entry.native.pause(_until(config))
 
     def _texts(self, name: str, config: ConsumerConfig) -> dict[str, bytes]:
         ending = f"{self.stream.name}.{name}".encode()
@@ -429,7 +430,7 @@ class Consumers:
         elif config.deliver_policy == "new":
             seq = last + 1
         elif config.deliver_policy == "by_start_time" and config.opt_start_time is not None:
-            seq = log.seq_at(config.opt_start_time.ns)
+            seq = log.seq_at(min(max(config.opt_start_time.ns, 0), TIME_MAX_NS))
             if config.filters and seq <= last:
                 with _filtered(log, config) as only:
                     found = log.next(first, only)
@@ -657,7 +658,8 @@ def _waits(config: ConsumerConfig) -> list[int]:
 
 
 def _until(config: ConsumerConfig) -> int:
-    return config.pause_until.ns if config.pause_until is not None and not config.pause_until.is_zero else 0
+    """When a pause ends, in Unix ns that the native side can hold; 0: there is none."""
+    return min(max(config.pause_until.ns, 0), TIME_MAX_NS) if config.pause_until is not None else 0
 
 
 def _stamped(config: ConsumerConfig) -> ConsumerConfig:

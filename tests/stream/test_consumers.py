@@ -514,6 +514,12 @@ def test_pause(js: Broker, name: str) -> None:
         await pull.ask({"batch": 1})
         assert (await b.ask(f"PAUSE.{name}.c"))["paused"] is False
         await pull.messages(1)
+        # The nats CLI sends what Go has for no time; and there are times that no clock of ours can hold.
+        for time in ("0001-01-01T00:00:00Z", "9999-12-31T23:59:59Z"):
+            made = await b.make(f"t{time[:4]}", pause_until=time)
+            assert made["config"]["pause_until"] == time and made.get("paused", False) is (time > "2")
+            made = await b.make(f"s{time[:4]}", deliver_policy="by_start_time", opt_start_time=time)
+            assert made["num_pending"] == (0 if time > "2" else 1)
 
     run(test, js, name)
 
