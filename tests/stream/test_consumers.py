@@ -524,6 +524,20 @@ def test_pause(js: Broker, name: str) -> None:
     run(test, js, name)
 
 
+def test_times_of_a_pause_that_no_clock_has(js: Broker, name: str) -> None:
+    """Clients send Go's zero time for no pause, and may send any year that JSON can say."""
+
+    async def test(b: Bench) -> None:
+        await b.stream(1)
+        assert "error" not in await b.make(pause_until="0001-01-01T00:00:00Z")
+        await (await b.pull({"batch": 1})).messages(1)
+        said = await b.ask(f"PAUSE.{name}.c", {"pause_until": "9999-12-31T00:00:00Z"})
+        assert said["paused"] is True
+        assert (await b.info())["paused"] is True
+
+    run(test, js, name)
+
+
 def test_update(js: Broker, name: str) -> None:
     async def test(b: Bench) -> None:
         await b.stream()
