@@ -10,7 +10,7 @@ told to the others, so an answer comes from wherever the responder is; the key f
 what reply subject. Keys are a keyed hash of a counter: nobody can guess another's; and an answer counts only in the account
 that was asked. Source of the rules: client.go addShadowSubscriptions, processServiceImport; accounts.go.
 """
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
@@ -20,10 +20,10 @@ from shardbroker.hot.connection cimport bury, garbage
 from shardbroker.hot.deliver cimport deliver_client, deliver_sink
 from shardbroker.hot.engine cimport engine_publish_on
 from shardbroker.hot.interest cimport interest_subscribe, interest_unsubscribe
-from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
+from shardbroker.hot.memory cimport mem_alloc, mem_zero
 from shardbroker.hot.model cimport (
-    CONNECTION_CLOSING, CONNECTION_SINK, RESPONSE_SINGLETON, SUBSCRIPTION_CLOSED, SUBSCRIPTION_SHADOW,
-    SUBSCRIPTION_SHADOWED, account_t, connection_t, import_t, members_t, response_t, shadow_t, subscription_t)
+    CONNECTION_SINK, RESPONSE_SINGLETON, SUBSCRIPTION_CLOSED, SUBSCRIPTION_SHADOW, SUBSCRIPTION_SHADOWED, account_t,
+    connection_t, import_t, members_t, response_t, shadow_t, subscription_t)
 from shardbroker.hot.permissions cimport pattern_matches
 from shardbroker.hot.sink cimport sink_free, sink_new_in, sink_subscribe
 from shardbroker.hot.state cimport answer_t, engine_t, message_t
@@ -360,7 +360,8 @@ cdef bint is_info(const char* line, uint32_t n) noexcept nogil:
     return True
 
 
-cdef char* with_info(connection_t* c, account_t* a, int32_t* header_bytes, const char* payload, uint32_t* payload_bytes) noexcept nogil:
+cdef char* with_info(connection_t* c, account_t* a, int32_t* header_bytes, const char* payload,
+                     uint32_t* payload_bytes) noexcept nogil:
     """The payload with a header that says who asks: the account, and the round trip when it is known (getClientInfo)."""
     cdef uint32_t before = <uint32_t>header_bytes[0] if header_bytes[0] > 0 else 0
     cdef uint32_t body = payload_bytes[0] - before

@@ -7,7 +7,7 @@ so that a hash that collides opens nothing. Source of the rules: nats-server's c
 queueMatches, checkDenySub, setResponsePermissionIfNeeded. One difference: there `SUB foo.>` passes for an allowed `foo.*`
 (the wildcard is matched as if it were a literal token); here all that a subscription can match must be allowed.
 """
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, qsort
 from libc.string cimport memcmp, memcpy
 

@@ -14,8 +14,8 @@ from shardbroker.hot.exchange cimport exchange_subscribe, exchange_unsubscribe
 from shardbroker.hot.interest cimport interest_subscribe, interest_unsubscribe
 from shardbroker.hot.memory cimport mem_alloc, mem_zero
 from shardbroker.hot.model cimport (
-    CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_OPEN, CONNECTION_SINK, SUBSCRIPTION_CLOSED, SUBSCRIPTION_SHADOWED, account_t, connection_t,
-    subscription_t)
+    CONNECTION_CLOSING, CONNECTION_HEADERS, CONNECTION_OPEN, CONNECTION_SINK, SUBSCRIPTION_CLOSED, SUBSCRIPTION_SHADOWED,
+    account_t, connection_t, subscription_t)
 from shardbroker.hot.sids cimport sid_add, sid_at, sid_remove, sids_end, sids_free
 from shardbroker.hot.state cimport EVENT_MESSAGE, engine_t, event_t, message_t, sink_t
 

@@ -4,13 +4,13 @@
 A transform_t is one block: the struct, its pieces, their token numbers, their text. Nothing is checked here that
 shardbroker/transform.py has checked; results agree with Transform.apply, which is the oracle.
 """
-from libc.stdint cimport int64_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy
 
 from shardbroker.hot.bytes cimport sb_digits
 from shardbroker.hot.deliver cimport random_below
-from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
+from shardbroker.hot.memory cimport mem_alloc, mem_zero
 from shardbroker.hot.model cimport account_t, destination_t, mapping_t, piece_t, transform_t
 from shardbroker.hot.permissions cimport pattern_matches
 from shardbroker.hot.state cimport engine_t

@@ -10,9 +10,9 @@ from libc.string cimport memcmp, memcpy
 
 from shardbroker.hot.memory cimport mem_alloc
 from shardbroker.stream.consumer cimport (
-    ACK_ALL, ACK_EXPLICIT, EVENT_ACKED, EVENT_NAKED, EVENT_NAK_DELAY, EVENT_TERMINATED, RETENTION_LIMITS, consumer_changed,
-    consumer_schedule, consumer_settled, consumer_t, consumer_wake, entry_changed, entry_due, event_t, hub_event, hub_t,
-    retained_settled, waiting_ack_t)
+    ACK_ALL, ACK_EXPLICIT, EVENT_ACKED, EVENT_NAKED, EVENT_NAK_DELAY, EVENT_TERMINATED, RETENTION_LIMITS,
+    consumer_changed, consumer_schedule, consumer_settled, consumer_t, entry_changed, entry_due, event_t, hub_event,
+    hub_t, retained_settled, waiting_ack_t)
 from shardbroker.stream.pending cimport PENDING_EXCEEDED, PENDING_QUEUED, pending_delay, pending_find, pending_t, pending_wait
 from shardbroker.stream.requests cimport requests_on_message
 

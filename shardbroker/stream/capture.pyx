@@ -13,10 +13,10 @@ from libc.stdlib cimport free
 from libc.string cimport memchr, memcmp, memcpy, memmove, memset
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from shardbroker.hot.bytes cimport SB_NEVER, sb_digits, sb_likely, sb_unlikely
+from shardbroker.hot.bytes cimport SB_NEVER, sb_digits, sb_unlikely
 from shardbroker.hot.connection cimport event_push
 from shardbroker.hot.engine cimport Engine, engine_hook, engine_publish
-from shardbroker.hot.memory cimport mem_alloc, mem_resize, mem_zero
+from shardbroker.hot.memory cimport mem_alloc, mem_resize
 from shardbroker.hot.model cimport connection_t, subscription_t
 from shardbroker.hot.accounts cimport account_named
 from shardbroker.hot.sink cimport sink_free, sink_new_in, sink_subscribe
@@ -25,7 +25,7 @@ from shardbroker.store.handle cimport Log, Store
 from shardbroker.store.log cimport (
     log_append, log_deadline, log_get, log_last_for, log_seq_at, log_next, log_skip, log_submit, log_tick)
 from shardbroker.store.model cimport (
-    LOG_FAILED, LOG_MAX_BYTES, LOG_MAX_MSGS, LOG_MAX_MSGS_PER_SUBJECT, LOG_MORE, LOG_NO_SPACE, LOG_OK, LOG_TOO_LARGE,
+    LOG_FAILED, LOG_MAX_BYTES, LOG_MAX_MSGS, LOG_MAX_MSGS_PER_SUBJECT, LOG_MORE, LOG_NO_SPACE, LOG_OK,
     REMOVED_MAX_AGE, REMOVED_PURGED, REMOVED_TTL, REMOVED_UNWRITTEN, log_t, log_view_t)
 from shardbroker.store.writer cimport store_collect
 
@@ -504,7 +504,6 @@ cdef void on_durable(void* context, log_t* log) noexcept nogil:
 cdef void on_removed(void* context, log_t* log, uint64_t seq, const char* subject, uint32_t subject_bytes,
                      bint subject_empty, int reason) noexcept nogil:
     cdef stream_t* s = <stream_t*>context
-    cdef uint32_t low, high, middle
     mark(s)
     s.touched = True
     if reason == REMOVED_UNWRITTEN:
@@ -670,7 +669,8 @@ cdef class Capture:
     """The native side of one stream over `log`, which it owns the callbacks of."""
 
     def __cinit__(self, Streams streams, Log log, owner, bytes account, bytes answer, list texts):
-        """account: whose messages it takes. answer: what an acknowledgement begins with, up to the sequence. texts: REFUSED_COUNT prepared answers."""
+        """account: whose messages it takes. answer: what an acknowledgement begins with, up to the sequence. texts:
+        REFUSED_COUNT prepared answers."""
         cdef int i
         memset(&self.s, 0, sizeof(stream_t))
         self.streams = streams

@@ -45,9 +45,10 @@ cdef enum:
 # One publish of the hub. `shown`: the subject that the receiver sees. `tail` is what stands behind the reply of a frame:
 # "[header_bytes ]bytes CRLF payload CRLF"; NULL: payload and header_bytes are all there is. To how many it went, here or on
 # the way to other shards. `behind`: whether some receiver or ring does not keep up.
-ctypedef uint32_t (*publish_t)(void* context, void* account, const char* subject, uint32_t subject_bytes, const char* shown, uint32_t shown_bytes,
-                               const char* reply, uint32_t reply_bytes, int32_t header_bytes, const char* payload,
-                               uint32_t payload_bytes, const char* tail, uint32_t tail_bytes, bint* behind) noexcept nogil
+ctypedef uint32_t (*publish_t)(void* context, void* account, const char* subject, uint32_t subject_bytes,
+                               const char* shown, uint32_t shown_bytes, const char* reply, uint32_t reply_bytes,
+                               int32_t header_bytes, const char* payload, uint32_t payload_bytes, const char* tail,
+                               uint32_t tail_bytes, bint* behind) noexcept nogil
 ctypedef bint (*interest_t)(void* context, void* account, const char* subject, uint32_t subject_bytes) noexcept nogil
 # A block that output may refer to until the flush.
 ctypedef void (*garbage_t)(void* context, void* block) noexcept nogil

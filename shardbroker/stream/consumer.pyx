@@ -15,8 +15,8 @@ from shardbroker.store.log cimport log_get, log_has, log_next, log_pending, log_
 from shardbroker.store.model cimport (
     LOG_MORE, LOG_OK, REMOVED_DELETED, REMOVED_PURGED, REMOVED_UNWRITTEN, log_view_t)
 from shardbroker.stream.pending cimport (
-    PENDING_EXCEEDED, PENDING_QUEUED, pending_exceed, pending_find, pending_free, pending_init, pending_last_ns,
-    pending_next_ns, pending_queue, pending_remove, pending_set_waits, pending_t)
+    PENDING_EXCEEDED, PENDING_QUEUED, pending_exceed, pending_find, pending_free, pending_init, pending_next_ns,
+    pending_queue, pending_remove, pending_set_waits, pending_t)
 
 cdef enum:
     EVENTS_MAX = 100000                 # advisories beyond are dropped: Python is stuck

@@ -17,9 +17,9 @@ from shardbroker.store.model cimport LOG_MORE, LOG_OK, log_view_t
 from shardbroker.stream.acks cimport acks_on_message
 from shardbroker.stream.consumer cimport (
     ACK_NONE, EVENT_INACTIVE, EVENT_RESUMED, EVENT_SAVE, FLOW_ID_BYTES, LETTER_ACK, LETTER_FLOW, LETTER_REQUEST,
-    MILLISECOND_NS, NEVER, RETENTION_LIMITS, consumer_changed, consumer_heartbeat, consumer_interest, consumer_schedule,
-    consumer_status, consumer_t, consumer_wake, count_new, entry_changed, entry_due, entry_terminated, hub_event, hub_next_ns,
-    hub_t, letter_size, letter_t, request_t, retained_settle, retained_settled, retained_t, timer_remove)
+    MILLISECOND_NS, RETENTION_LIMITS, consumer_changed, consumer_heartbeat, consumer_interest, consumer_schedule,
+    consumer_status, consumer_t, consumer_wake, count_new, entry_changed, entry_due, entry_terminated, hub_event,
+    hub_next_ns, hub_t, letter_size, letter_t, request_t, retained_settle, retained_settled, retained_t, timer_remove)
 from shardbroker.stream.pending cimport pending_add, pending_due, pending_last_ns, pending_t, pending_wait
 from shardbroker.stream.requests cimport request_given, requests_drop_first, requests_next, requests_on_message, requests_sweep
 
@@ -232,7 +232,7 @@ cdef int deliver(consumer_t* c, log_view_t* v, pending_t* again, uint64_t* bytes
     cdef char* reply
     cdef uint32_t reply_bytes, n
     cdef uint64_t size
-    cdef int64_t left, bytes_left
+    cdef int64_t bytes_left
     cdef bint behind = False
     cdef bint batch_done = False
     n = c.ack_prefix.n + 128

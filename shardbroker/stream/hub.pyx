@@ -6,7 +6,7 @@ A subclass of Hub gives it a host: the engine of a shard (stream/host.pyx), or a
 cimport cython
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy
 
 from shardbroker.hot.memory cimport mem_alloc
 from shardbroker.store.filter cimport filter_free, filter_new
@@ -16,15 +16,14 @@ from shardbroker.store.model cimport LOG_MORE, LOG_OK, filter_t, log_view_t
 from shardbroker.stream.acks cimport acks_answer, nak_delayed
 from shardbroker.stream.consumer cimport (
     ACK_ALL, ACK_EXPLICIT, ACK_NONE, EVENT_ACKED, EVENT_INACTIVE, EVENT_MAX_DELIVERIES, EVENT_NAKED, EVENT_NAK_DELAY,
-    EVENT_REQUEST, EVENT_RESUMED, EVENT_SAVE, EVENT_TERMINATED, FLOW_ID_BYTES, LETTER_ACK, LETTER_FLOW, LETTER_REQUEST, NEVER,
-    RETENTION_INTEREST, RETENTION_LIMITS, RETENTION_WORK_QUEUE, consumer_advance, consumer_changed, consumer_expire_all,
-    consumer_free, consumer_interest, consumer_needs, consumer_new, consumer_recount, consumer_schedule, consumer_set_waits,
-    consumer_start, consumer_status, consumer_t, consumer_wake, count_new, event_t, host_t, hub_free, hub_init, hub_post,
-    hub_refresh,
-    retained_on_purged, retained_on_removed, retained_on_stored, retained_settled, retained_wants, settings_t, text_t)
+    EVENT_REQUEST, EVENT_RESUMED, EVENT_SAVE, EVENT_TERMINATED, LETTER_ACK, LETTER_FLOW, LETTER_REQUEST,
+    RETENTION_INTEREST, RETENTION_LIMITS, RETENTION_WORK_QUEUE, consumer_advance, consumer_changed,
+    consumer_expire_all, consumer_free, consumer_interest, consumer_needs, consumer_new, consumer_recount,
+    consumer_schedule, consumer_set_waits, consumer_start, consumer_status, consumer_t, consumer_wake, count_new,
+    event_t, host_t, hub_free, hub_init, hub_post, hub_refresh, retained_on_purged, retained_on_removed,
+    retained_on_stored, retained_settled, retained_wants, settings_t, text_t)
 from shardbroker.stream.pending cimport (
-    PENDING_DELAYED, PENDING_EXCEEDED, PENDING_QUEUED, pending_add, pending_add_exceeded, pending_clear, pending_delay,
-    pending_find, pending_t, pending_wait)
+    pending_add, pending_add_exceeded, pending_clear, pending_delay, pending_find, pending_t, pending_wait)
 from shardbroker.stream.requests cimport pull_t, requests_add, requests_release, requests_sweep
 from shardbroker.stream.state cimport consumer_encode
 
@@ -271,7 +270,6 @@ cdef class Consumer:
     def start_at(self, uint64_t seq, skips=(), uint64_t resume=0):
         """A new consumer. skips: sequences to deliver before going on behind `resume` (last per subject)."""
         cdef consumer_t* c = self.open()
-        cdef uint64_t i
         c.seq = seq
         c.dseq = 1
         c.delivered_seq = c.floor_seq = seq - 1 if seq else 0

@@ -2,7 +2,7 @@
 """The table of what is pending; see pending.pxd. Called by the consumer for deliveries, acknowledgements and timers; needs
 no GIL; allocates a block for 64 entries when none is free.
 """
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, memset
 
