@@ -152,7 +152,7 @@ def derived(seen: Seen, source: str) -> Workload:
     if requests:
         requesters = min(max(seen.requesters, 1), PUBLISHERS_MAX)
         loads.append((shapes.parse(f"request:{requesters}x1:{size}B"), requests / 2))
-    if rest_in > requests // 100:
+    if rest_in and max(rest_in, rest_out) > requests // 100:
         ratio = min(rest_out / rest_in, SUBSCRIBERS_MAX)
         publishers = (
             seen.publishers - seen.requesters
