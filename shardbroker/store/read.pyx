@@ -353,7 +353,8 @@ cdef uint64_t* log_last_seqs(log_t* log, filter_t* filter, uint64_t up_to, uint6
             seq = subject_at(u, rank - 1)
         out[n] = seq
         n += 1
-    qsort(out, n, 8, compare_seqs)
+    if n:
+        qsort(out, n, 8, compare_seqs)
     count[0] = n
     return out
 

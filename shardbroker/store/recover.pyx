@@ -598,7 +598,8 @@ cdef int recover(log_t* log) noexcept nogil:
     s.origin = log.first_seq
     answer = f.list(f, log.directory, on_name, &s)
     if answer == 0:
-        qsort(s.found, s.count, sizeof(found_t), compare_found)
+        if s.count:
+            qsort(s.found, s.count, sizeof(found_t), compare_found)
         for i in range(s.count):
             answer = load(&s, &s.found[i])
             if answer:
