@@ -290,6 +290,10 @@ class Front:
             self.supervisor, gauges, server, self.describe, self._reload, self._account_names, self.log
         )
         self.admission.watch(lambda shard: self.supervisor.responsive(shard, UNRESPONSIVE_SECONDS))
+        if options.jetstream.enabled:
+            # Before the fork: the shards share its pages, and need not read it each.
+            import shardbroker.stream.services  # noqa: F401
+
         self.supervisor.start()
 
     def _warn_of_descriptors(self) -> None:

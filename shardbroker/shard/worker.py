@@ -10,7 +10,7 @@ import gc
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from setproctitle import setproctitle
 
@@ -30,8 +30,10 @@ from shardbroker.shard.internal import InternalClients, message_of
 from shardbroker.shard.loop import Selector
 from shardbroker.shard.system import ServerInfo, System
 from shardbroker.shm.layout import SegmentMap
-from shardbroker.stream.services import Services
 from shardbroker.stream.settings import stream_accounts, stream_settings
+
+if TYPE_CHECKING:
+    from shardbroker.stream.services import Services
 
 USAGE_SECONDS = 1.0
 EVENT_MESSAGE = EVENTS["message"]
@@ -134,6 +136,9 @@ class Worker:
         if not options.jetstream.enabled:
             return None
         name = setup.info(options, False).fields["server_name"]
+        # Large, and only for who has streams; the front has it imported before the fork then (control/lifecycle).
+        from shardbroker.stream.services import Services
+
         services = Services(
             self._engine,
             setup.shard,
