@@ -3,7 +3,9 @@
     numbered   indexed by the sid's number. Clients count their subscriptions, so nearly all are here: no hash, no probe
     sids       a hash table for the others: words, and numbers far above what a connection has subscriptions
 
-An entry is in one of the two. A walk goes over sid_at(c, i) for i below sids_end(c). Home shard only.
+An entry is in one of the two; a number may stand in the table although the array has since grown past it, so who looks a
+number up looks in both. The table's hash is keyed by the account: a connection changes accounts without subscriptions only.
+A walk goes over sid_at(c, i) for i below sids_end(c). Home shard only.
 """
 from libc.stdint cimport uint32_t
 
