@@ -30,7 +30,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("store",),  # the messages of streams; uses the engine's byte routines, knows no engine
     ("stream",),  # what rides on the engine
     ("front", "shard"),  # the two kinds of process
-    ("tune",),  # measures with the load generator how many there should be
+    ("tune", "doctor"),  # measure how many there should be, and whether the machine will carry them
     ("monitor",),  # shows them
     ("control",),  # runs them all
     ("cli",),  # faces

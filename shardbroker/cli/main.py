@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TOOLS: Final = {
     "bench": ("shardbroker.cli.bench", "bench"),
     "check": ("shardbroker.cli.check", "check"),
+    "doctor": ("shardbroker.cli.doctor", "doctor"),
     "status": ("shardbroker.cli.status", "status"),
     "stream": ("shardbroker.cli.stream", "stream"),
     "tune": ("shardbroker.cli.tune", "tune"),

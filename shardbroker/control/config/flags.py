@@ -169,6 +169,7 @@ USAGE: Final = f"""
 Usage: {{program}} [options]
        {{program}} status [--json]
        {{program}} check config <file>
+       {{program}} doctor [-c <file>] [--json]
 
 Server Options:
         --workers <number>|auto      Worker processes, 1 to {limits.WORKERS_MAX} (default: auto, by the processors)
