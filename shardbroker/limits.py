@@ -38,6 +38,8 @@ SUBSCRIPTION_TOKENS_MAX: Final = 255
 AUTH_TIMEOUT: Final = 2.0
 TLS_TIMEOUT: Final = 2.0
 PING_INTERVAL: Final = 120.0
+# Between the servers of a cluster (route.go routeMaxPingInterval).
+CLUSTER_PING_INTERVAL: Final = 30.0
 PINGS_OUT_MAX: Final = 2
 WRITE_DEADLINE: Final = 10.0
 LAME_DUCK_DURATION: Final = 120.0

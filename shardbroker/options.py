@@ -62,6 +62,23 @@ class WebSocketSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterSettings:
+    """A `cluster {}` block as far as it is served: servers that tell each other where clients can go (opts.go
+    ClusterOpts). `port` 0: no listener, -1: any free one. Times in seconds."""
+
+    host: str = ""  # empty: as the clients'
+    port: int = 0
+    advertise: str = ""
+    no_advertise: bool = False
+    routes: tuple[str, ...] = field(default=(), repr=False)  # URLs, which may hold passwords
+    connect_retries: int = 0
+    user: str = ""
+    password: str = field(default="", repr=False)
+    auth_timeout: float = limits.AUTH_TIMEOUT
+    ping_interval: float = limits.CLUSTER_PING_INTERVAL
+
+
+@dataclass(frozen=True, slots=True)
 class JetStreamSettings:
     """A `jetstream {}` block (opts.go parseJetStream). Sizes in bytes, -1: chosen by the machine."""
 
@@ -124,7 +141,8 @@ class Options:
     http_base_path: str = "/"
     client_advertise: str = ""
     server_name: str = ""  # empty: the server's id
-    cluster_name: str = ""  # shown in INFO; there are no links to other servers
+    cluster_name: str = ""
+    cluster: ClusterSettings = ClusterSettings()
     server_tags: tuple[str, ...] = ()
     server_metadata: Mapping[str, str] = field(default_factory=dict)
 

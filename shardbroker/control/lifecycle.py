@@ -36,6 +36,7 @@ from shardbroker.auth.model import GLOBAL_ACCOUNT
 from shardbroker.auth.nkey import new_server_key
 from shardbroker.auth.resolver import DirectoryStore, ResolverError
 from shardbroker.auth.trust import make_store
+from shardbroker.control.helper import Helper
 from shardbroker.control.logs import Log
 from shardbroker.control.reload import reload_options
 from shardbroker.control.requests import ControlSocket, Requests
@@ -45,15 +46,21 @@ from shardbroker.errors import BrokerError
 from shardbroker.front.acceptor import Acceptor, Admission, open_listener
 from shardbroker.front.placement import UNRESPONSIVE_SECONDS, Placement, connections_of
 from shardbroker.front.tenants import Tenants
-from shardbroker.ipc.channel import Channel, Message
-from shardbroker.ipc.child import Child, describe_end
-from shardbroker.options import Options
+from shardbroker.ipc.channel import Channel, Message, MessageHandler
+from shardbroker.options import ClusterSettings, Options
 from shardbroker.shard.gauges import Gauges
 from shardbroker.shard.system import ServerInfo
 from shardbroker.shard.worker import ShardSetup, log_exception, run_shard
 from shardbroker.shm.segment import Segment
 from shardbroker.stream.settings import store_directory
-from shardbroker.wire.info import InfoLines, join_host_port, new_server_id
+from shardbroker.wire.info import (
+    NO_ADDRESSES,
+    Addresses,
+    InfoLines,
+    join_host_port,
+    new_server_id,
+    parse_host_port,
+)
 
 # server.go: names of signals as Go prints them.
 SIGNAL_NAMES = {
@@ -65,10 +72,11 @@ SIGNAL_NAMES = {
 }
 # Lame duck with nothing to spread over: server.go lets it last a second.
 LAME_DUCK_SECONDS_MIN = 1.0
-MONITOR_RESTART_SECONDS = 0.5
 MONITOR_HOST = "127.0.0.1"
 # Settings that hold secrets, or names of people: monitoring and tools do not get them.
-SECRET_OPTIONS = frozenset({"user", "password", "token", "arguments", "users", "accounts", "operator_mode", "websocket"})
+SECRET_OPTIONS = frozenset(
+    {"user", "password", "token", "arguments", "users", "accounts", "operator_mode", "websocket", "cluster"}
+)
 
 
 # How long a store that another broker has is waited for.
@@ -100,6 +108,8 @@ class Front:
         self.log = log
         # A key only when it signs: the library with the curves takes its time to load.
         self.seed, self.server_id = new_server_key() if options.auth_callout else (b"", new_server_id())
+        # nats-server names a cluster that nobody named; so many characters.
+        self._cluster_name = self.server_id[1:23] if options.cluster.port else ""
         self.start_ns = time.time_ns()
         self._read = read
         self._shards = options.worker_count(len(os.sched_getaffinity(0)))
@@ -110,7 +120,9 @@ class Front:
         self._stop = asyncio.Event()
         self._lame_duck: asyncio.Task[None] | None = None
         self._ports_file: Path | None = None
-        self._monitor: MonitorProcess | None = None
+        self._helpers: list[Helper] = []
+        self._peers: Helper | None = None
+        self.addresses = Addresses()
 
     # -- start and end --
 
@@ -122,6 +134,7 @@ class Front:
         self._descriptors_max = raise_descriptor_limit()
         with contextlib.ExitStack() as stack:
             monitor_listener = self._open_monitor_listener()
+            cluster_listener = self._open_cluster_listener()
             listeners = {"client": self._open_client_listener()}
             if (websocket := self._open_websocket_listener()) is not None:
                 listeners["websocket"] = websocket
@@ -135,8 +148,11 @@ class Front:
             requests = Requests(self.supervisor, self.describe, self.segment.fd)
             control = ControlSocket(requests)
             if monitor_listener is not None:
-                self._monitor = MonitorProcess(self, monitor_listener, requests)
-                self._monitor.start()
+                self._start_helper("Monitor", self._monitor_main(monitor_listener), [monitor_listener], requests.on_message)
+            if cluster_listener is not None:
+                self._peers = self._start_helper(
+                    "Peers", self._peers_main(cluster_listener), [cluster_listener], self._peers_message
+                )
             self._write_files()
             for acceptor in self._acceptors:
                 acceptor.start()
@@ -212,6 +228,26 @@ class Front:
         self.log.notice(f"Listening for websocket clients on {scheme}://{join_host_port(host, settings.port)}")
         if settings.tls is None:
             self.log.warning("Websocket not configured with TLS. DO NOT USE IN PRODUCTION!")
+        return listener
+
+    def _open_cluster_listener(self) -> socket.socket | None:
+        settings = self.options.cluster
+        if not settings.port:
+            return None
+        host = settings.host or self.options.host
+        where = join_host_port(host, max(settings.port, 0))
+        try:
+            listener = open_listener(host, max(settings.port, 0))
+        except OSError as error:
+            raise StartError(
+                f"Error listening on router port: {max(settings.port, 0)} - {listen_error(where, error)}"
+            ) from error
+        settings = dataclasses.replace(settings, host=host, port=listener.getsockname()[1])
+        self.options = dataclasses.replace(self.options, cluster=settings)
+        self.log.notice(f"Cluster name is {self.options.cluster_name or self._cluster_name}")
+        if not self.options.cluster_name:
+            self.log.warning("Cluster name was dynamically generated, consider setting one")
+        self.log.notice(f"Listening for route connections on {join_host_port(host, settings.port)}")
         return listener
 
     def _hold(self, held: bool) -> None:
@@ -323,7 +359,41 @@ class Front:
             *self.log.descriptors(),
         ]
 
+    def _start_helper(
+        self, name: str, main: Callable[[Channel], int], listeners: list[socket.socket], on_message: MessageHandler
+    ) -> Helper:
+        helper = Helper(name, main, listeners, [self.segment.fd, *self.log.descriptors()], on_message, self.log)
+        self._helpers.append(helper)
+        helper.start()
+        return helper
+
+    def _monitor_main(self, listener: socket.socket) -> Callable[[Channel], int]:
+        return functools.partial(_monitor_main, self.segment, listener, self.options.http_base_path)
+
+    def _peers_main(self, listener: socket.socket) -> Callable[[Channel], int]:
+        options = self.options
+        route = join_host_port(options.cluster.host, options.cluster.port)
+        if options.cluster.advertise:
+            route = join_host_port(*parse_host_port(options.cluster.advertise, options.cluster.port))
+        client, websocket = listener_addresses(options)
+        own = (self.server_id, self.server_name, options.cluster_name, route)
+        told = ((), ()) if options.cluster.no_advertise else (client, websocket)
+        return functools.partial(_peers_main, own, told, options.cluster, listener, self.log)
+
+    def _peers_message(self, channel: Channel, message: Message, descriptors: list[int]) -> None:
+        """Other servers for clients to go to. Clients that know of them are told of ours as well (server.go)."""
+        client, websocket = message["client"], message["websocket"]
+        if self.options.cluster.no_advertise:
+            return
+        own_client, own_websocket = listener_addresses(self.options)
+        self.addresses = Addresses(
+            own_client=own_client if client else (), client=tuple(client),
+            own_websocket=own_websocket if websocket else (), websocket=tuple(websocket),
+        )  # fmt: skip
+        self.supervisor.send_all({"op": "addresses", "addresses": dataclasses.asdict(self.addresses)})
+
     def _shard_ready(self, shard: int, channel: Channel) -> None:
+        channel.send({"op": "addresses", "addresses": dataclasses.asdict(self.addresses)})
         if self._lame_duck is not None:
             channel.send({"op": "lame_duck"})
         self.placement.forget(shard)
@@ -370,8 +440,7 @@ class Front:
         self._stop_listening()
         if self._lame_duck is not None:
             self._lame_duck.cancel()
-        monitor = self._monitor.stop() if self._monitor is not None else asyncio.sleep(0)
-        await asyncio.gather(self.supervisor.stop(), monitor)
+        await asyncio.gather(self.supervisor.stop(), *(helper.stop() for helper in self._helpers))
         control.close()
         if self._ports_file is not None:
             self._ports_file.unlink(missing_ok=True)
@@ -454,6 +523,8 @@ class Front:
         self.log.notice("Entering lame duck mode, stop accepting new clients")
         self._stop_listening()
         options = self.options
+        if self._peers is not None:
+            self._peers.send({"op": "lame_duck"})
         if self.placement.open_all() > 0:
             self.supervisor.send_all({"op": "lame_duck"})
             await asyncio.sleep(options.lame_duck_grace_period)
@@ -470,9 +541,15 @@ class Front:
     def server_name(self) -> str:
         return self.options.server_name or self.server_id
 
-    def info_lines(self, options: Options, lame_duck: bool) -> InfoLines:
+    def info_lines(self, options: Options, lame_duck: bool, addresses: Addresses = NO_ADDRESSES) -> InfoLines:
         """The maker of INFO lines under these options."""
-        return InfoLines(options, server_id=self.server_id, lame_duck=lame_duck)
+        return InfoLines(
+            options,
+            server_id=self.server_id,
+            cluster=options.cluster_name or self._cluster_name,
+            addresses=addresses,
+            lame_duck=lame_duck,
+        )
 
     def describe(self) -> dict[str, Any]:
         """For monitoring and tools; no secrets."""
@@ -508,6 +585,8 @@ class Front:
             if options.websocket.port:
                 scheme = "wss" if options.websocket.tls is not None else "ws"
                 ports["websocket"] = urls(scheme, options.websocket.host, options.websocket.port)
+            if options.cluster.port:
+                ports["cluster"] = urls("nats", options.cluster.host, options.cluster.port)
             if options.http_port:
                 ports["monitoring"] = urls("http", options.http_host, options.http_port)
             # A helper reads the file as soon as it sees it.
@@ -521,53 +600,7 @@ class Front:
             self._ports_file = path
 
 
-class MonitorProcess:
-    """The process that answers HTTP; started anew when it dies."""
-
-    def __init__(self, front: Front, listener: socket.socket, requests: Requests) -> None:
-        self._front = front
-        self._listener = listener
-        self._requests = requests
-        self._child: Child | None = None
-        self._channel: Channel | None = None
-        self._stopping = False
-
-    def start(self) -> None:
-        front = self._front
-        ours, theirs = Channel.pair()
-        main = functools.partial(
-            _monitor_main, front.segment, theirs, self._listener, front.options.http_base_path
-        )
-        keep = [theirs.fileno(), self._listener.fileno(), front.segment.fd, *front.log.descriptors()]
-        self._child = Child(main, keep, "monitor")
-        theirs.close()
-        ours.start(self._requests.on_message, lambda channel: None)
-        self._channel = ours
-        self._child.watch(self._ended)
-
-    def _ended(self) -> None:
-        assert self._child is not None and self._channel is not None
-        self._channel.close()
-        if not self._stopping:
-            self._front.log.error(
-                f"Monitor (pid {self._child.pid}) has died, {describe_end(self._child.ended.result())}; replacing it"
-            )
-            asyncio.get_running_loop().call_later(MONITOR_RESTART_SECONDS, self._restart)
-
-    def _restart(self) -> None:
-        if not self._stopping:
-            self.start()
-
-    async def stop(self) -> None:
-        """It has no state: no need to ask."""
-        self._stopping = True
-        self._listener.close()
-        if self._child is not None and not self._child.ended.done():
-            self._child.kill()
-            await asyncio.shield(self._child.ended)
-
-
-def _monitor_main(segment: Segment, channel: Channel, listener: socket.socket, base_path: str) -> int:
+def _monitor_main(segment: Segment, listener: socket.socket, base_path: str, channel: Channel) -> int:
     setproctitle("shardbroker: monitor")
     # numpy's linear algebra starts threads, of which nothing here has any use.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -575,6 +608,21 @@ def _monitor_main(segment: Segment, channel: Channel, listener: socket.socket, b
     from shardbroker.monitor.server import run_monitor
 
     return run_monitor(segment, channel, listener, base_path)
+
+
+def _peers_main(
+    own: tuple[str, str, str, str],
+    addresses: tuple[tuple[str, ...], tuple[str, ...]],
+    settings: ClusterSettings,
+    listener: socket.socket,
+    log: Log,
+    channel: Channel,
+) -> int:
+    setproctitle("shardbroker: peers")
+    # Only here: the other processes have nothing to do with networks of servers.
+    from shardbroker.control.peers import Member, run_peers
+
+    return run_peers(Member(*own, *addresses), settings, channel, listener, log)
 
 
 def raise_descriptor_limit() -> int:
@@ -590,6 +638,27 @@ def listen_error(where: str, error: OSError) -> str:
     """What Go's net.Listen would say."""
     reason = (error.strerror or str(error)).lower()
     return f"listen tcp {where}: bind: {reason}"
+
+
+def listener_addresses(options: Options) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """host:port at which other machines' clients reach us, and WebSocket clients (server.go getConnectURLs)."""
+    client = _reachable(options.client_advertise, options.host, options.port)
+    settings = options.websocket
+    return client, _reachable(settings.advertise, settings.host, settings.port) if settings.port else ()
+
+
+def _reachable(advertise: str, host: str, port: int) -> tuple[str, ...]:
+    if advertise:
+        return (join_host_port(*parse_host_port(advertise, port)),)
+    found = [url.partition("://")[2] for url in urls("nats", host, port)]
+    return tuple(
+        address for address in found if address.startswith(join_host_port(host, port)) or not _is_local(address)
+    )
+
+
+def _is_local(address: str) -> bool:
+    host = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+    return host.is_loopback or host.is_link_local
 
 
 def urls(scheme: str, host: str, port: int) -> list[str]:

@@ -16,7 +16,7 @@ from shardbroker.options import Options
 FIXED = frozenset(
     {
         "workers", "ring_bytes", "control_ring_bytes", "host", "port", "http_host", "http_port", "http_base_path",
-        "server_name", "cluster_name", "websocket",
+        "server_name", "cluster_name", "cluster", "websocket",
         "jetstream", "no_system_account", "auth_callout",
     }
 )  # fmt: skip
@@ -57,6 +57,9 @@ def check_reload(old: Options, new: Options) -> list[str]:
         before, after = getattr(old, name), getattr(new, name)
         if before == after or name in SILENT:
             continue
+        if name in ("cluster", "websocket"):
+            # They may hold passwords.
+            raise ConfigError(f"config reload not supported for {name}")
         if name in FIXED:
             raise ConfigError(f"config reload not supported for {name}: old={before}, new={after}")
         if name in SECRETS:
@@ -91,6 +94,13 @@ def reload_options(
             port=current.websocket.port if new.websocket.port == -1 else new.websocket.port,
         )
         new = dataclasses.replace(new, websocket=websocket)
+    if new.cluster.port and current.cluster.port:
+        cluster = dataclasses.replace(
+            new.cluster,
+            host=new.cluster.host or current.cluster.host,
+            port=current.cluster.port if new.cluster.port == -1 else new.cluster.port,
+        )
+        new = dataclasses.replace(new, cluster=cluster)
     if not new.http_host:
         new = dataclasses.replace(new, http_host=current.http_host)
     if new.max_control_line > control_line_max:

@@ -381,7 +381,7 @@ class Clients:
         for slot, client in self._each():
             if client.client_id == client_id:
                 if client.options is not None and client.options.protocol >= 1:
-                    self._engine.send(slot, client_id, info.line(client_id, client.ip, client.nonce))
+                    self._engine.send(slot, client_id, info.line(client_id, client.ip, client.nonce, client.kind))
                 return True
         return False
 

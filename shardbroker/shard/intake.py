@@ -6,6 +6,7 @@
     shed       count                     close so many connections, the newest first
     reopen                               open the log file anew
     lame_duck                            INFO with ldm to those who understand it
+    addresses {addresses}                where else clients can go: INFO to those who understand it
     close_all  id, spread                close all connections within so many seconds; answered when that is done
     connz, subsz, accounts, jsz   id, query   answered with this shard's part
     kick, client_ldm   id, cid           close a client, or tell it to go elsewhere; answered with whether it is here
@@ -46,6 +47,7 @@ class Intake:
         *,
         on_settings: Callable[[dict[str, Any]], None],
         on_lame_duck: Callable[[], None],
+        on_addresses: Callable[[dict[str, Any]], None],
         on_stop: Callable[[], None],
         on_client_ldm: Callable[[int], bool],
         on_answer: Callable[[Message], None],
@@ -57,6 +59,7 @@ class Intake:
         self._log = log
         self._on_settings = on_settings
         self._on_lame_duck = on_lame_duck
+        self._on_addresses = on_addresses
         self._on_stop = on_stop
         self._on_client_ldm = on_client_ldm
         self._on_answer = on_answer
@@ -96,6 +99,8 @@ class Intake:
             self._log.reopen()
         elif op == "lame_duck":
             self._on_lame_duck()
+        elif op == "addresses":
+            self._on_addresses(message["addresses"])
         elif op == "close_all":
             self._closing = asyncio.get_running_loop().create_task(
                 self._close_all(message["id"], message["spread"])

@@ -31,6 +31,7 @@ from shardbroker.shard.loop import Selector
 from shardbroker.shard.system import ServerInfo, System
 from shardbroker.shm.layout import SegmentMap
 from shardbroker.stream.settings import stream_accounts, stream_settings
+from shardbroker.wire.info import NO_ADDRESSES, Addresses
 
 if TYPE_CHECKING:
     from shardbroker.stream.services import Services
@@ -51,7 +52,7 @@ class ShardLogger(Logger, Protocol):
 @dataclass(frozen=True, slots=True)
 class ShardSetup:
     """What a shard is given. `eventfds`: one for each shard, by shard. `control_line_max`: bytes, the most that a reload may
-    allow. `info(options, ldm)` makes INFO lines."""
+    allow. `info(options, ldm, addresses)` makes INFO lines."""
 
     shard: int
     shards: int
@@ -60,7 +61,7 @@ class ShardSetup:
     control_line_max: int
     options: Options
     channel: Channel
-    info: Callable[[Options, bool], InfoSource]
+    info: Callable[[Options, bool, Addresses], InfoSource]
     log: ShardLogger
     seed: bytes  # of the key whose public half is the server's id; empty when nothing has to be signed
 
@@ -89,7 +90,7 @@ class Worker:
         self.clients = Clients(
             self._engine,
             setup.options,
-            setup.info(setup.options, False),
+            setup.info(setup.options, False, NO_ADDRESSES),
             setup.log,
             SystemClock(),
             closed_max=setup.options.max_closed_clients // setup.shards,
@@ -104,6 +105,7 @@ class Worker:
             setup.log,
             on_settings=self._apply,
             on_lame_duck=self._lame_duck,
+            on_addresses=self._take_addresses,
             on_stop=self._stop,
             on_client_ldm=self._client_lame_duck,
             on_answer=lambda message: self.system.on_answer(message),
@@ -116,12 +118,13 @@ class Worker:
         # State
         self._options = setup.options
         self._lame = False
+        self._addresses = NO_ADDRESSES
         self._claims: AccountClaimsService | None = None
         self._stopped = asyncio.Event()
 
     def _make_system(self) -> System:
         setup, options = self._setup, self._setup.options
-        said = setup.info(options, False).fields
+        said = setup.info(options, False, NO_ADDRESSES).fields
         server = ServerInfo(
             said["server_id"], said["server_name"], said["host"], jetstream=options.jetstream.enabled
         )
@@ -135,7 +138,7 @@ class Worker:
         setup, options = self._setup, self._setup.options
         if not options.jetstream.enabled:
             return None
-        name = setup.info(options, False).fields["server_name"]
+        name = setup.info(options, False, NO_ADDRESSES).fields["server_name"]
         # Large, and only for who has streams; the front has it imported before the fork then (control/lifecycle).
         from shardbroker.stream.services import Services
 
@@ -187,7 +190,7 @@ class Worker:
 
     def _server(self) -> dict[str, Any]:
         """This server as answers name it (events.go ServerInfo)."""
-        fields = self._setup.info(self._options, self._lame).fields
+        fields = self._info().fields
         return {
             "name": fields["server_name"],
             "host": fields["host"],
@@ -244,15 +247,24 @@ class Worker:
         self._options = from_plain(Options, fields)
         self._log.apply(self._options)
         self.clients.use_callout(self._make_callout())
-        self.clients.apply(self._options, self._setup.info(self._options, self._lame))
+        self.clients.apply(self._options, self._info())
         self._serve_claims()
 
     def _client_lame_duck(self, client_id: int) -> bool:
-        return self.clients.tell_lame_duck(client_id, self._setup.info(self._options, True))
+        return self.clients.tell_lame_duck(client_id, self._info(lame=True))
 
     def _lame_duck(self) -> None:
         self._lame = True
-        self.clients.announce(self._setup.info(self._options, True))
+        self.clients.announce(self._info())
+
+    def _take_addresses(self, fields: dict[str, Any]) -> None:
+        addresses = from_plain(Addresses, fields)
+        if addresses != self._addresses:
+            self._addresses = addresses
+            self.clients.announce(self._info())
+
+    def _info(self, *, lame: bool = False) -> InfoSource:
+        return self._setup.info(self._options, self._lame or lame, self._addresses)
 
 
 def log_exception(log: Logger) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import base64
 import binascii
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -25,15 +27,36 @@ def new_server_id() -> str:
     return base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).decode()
 
 
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """host:port where clients can go, as the servers of a cluster know: here, and at the others."""
+
+    own_client: tuple[str, ...] = ()
+    client: tuple[str, ...] = ()
+    own_websocket: tuple[str, ...] = ()
+    websocket: tuple[str, ...] = ()
+
+
+NO_ADDRESSES = Addresses()
+
+
 class InfoLines:
     """Makes the INFO lines of one server under one set of options.
 
     `options.port` is the port that is listened on (not -1). What is the same for all clients is encoded once.
     """
 
-    __slots__ = ("_heads", "_tail", "fields")
+    __slots__ = ("_heads", "_tails", "fields")
 
-    def __init__(self, options: Options, *, server_id: str, lame_duck: bool = False) -> None:
+    def __init__(
+        self,
+        options: Options,
+        *,
+        server_id: str,
+        cluster: str = "",
+        addresses: Addresses = NO_ADDRESSES,
+        lame_duck: bool = False,
+    ) -> None:
         host, port = advertised(options)
         tls = options.tls
         self.fields: dict[str, Any] = {
@@ -52,25 +75,28 @@ class InfoLines:
             "max_payload": options.max_payload,
             **({"jetstream": True} if options.jetstream.enabled else {}),
         }
-        tail: dict[str, Any] = {"cluster": options.cluster_name} if options.cluster_name else {}
+        tail: dict[str, Any] = {"cluster": cluster} if cluster else {}
         if options.jetstream.enabled:
             tail["api_lvl"] = limits.API_LEVEL
-        # A lame duck names others only (server.go sendLDMToClients), and there are none.
-        if not lame_duck and (urls := connect_urls(options)):
-            tail["connect_urls"] = urls
-        if lame_duck:
-            tail["ldm"] = True
+        # A lame duck names others only (server.go sendLDMToClients).
+        own = [] if lame_duck else list(addresses.own_client) or connect_urls(options)
+        own_websocket = [] if lame_duck else list(addresses.own_websocket)
+        ldm = {"ldm": True} if lame_duck else {}
+        tails = {
+            "client": tail | _connect_urls(own, addresses.client) | ldm,
+            "websocket": tail | _connect_urls(own_websocket, addresses.websocket) | ldm,
+        }
         self._heads = {
             "client": b"INFO " + orjson.dumps(self.fields)[:-1],
             "websocket": b"INFO " + orjson.dumps(_of_websocket(self.fields, options))[:-1],
         }
-        self._tail = b"," + orjson.dumps(tail)[1:-1] if tail else b""
-        self.fields |= tail
+        self._tails = {kind: b"," + orjson.dumps(tail)[1:-1] if tail else b"" for kind, tail in tails.items()}
+        self.fields |= tails["client"]
 
     def line(self, client_id: int, client_ip: str, nonce: bytes = b"", kind: str = "client") -> bytes:
         """The line that greets a client, and that tells it of a change. `nonce`: what it has to sign, base64url. `kind`:
         of its listener, client or websocket."""
-        return b"%b%b%b} \r\n" % (self._heads[kind], _client(client_id, client_ip, nonce), self._tail)
+        return b"%b%b%b} \r\n" % (self._heads[kind], _client(client_id, client_ip, nonce), self._tails[kind])
 
     def connect_line(
         self, client_id: int, client_ip: str, nonce: bytes, account: str, is_system: bool, kind: str = "client"
@@ -79,7 +105,12 @@ class InfoLines:
         connected = b',"connect_info":true,"remote_account":%b' % orjson.dumps(account)
         if is_system:
             connected += b',"acc_is_sys":true'
-        return b"%b%b%b%b} \r\n" % (self._heads[kind], _client(client_id, client_ip, nonce), self._tail, connected)
+        return b"%b%b%b%b} \r\n" % (self._heads[kind], _client(client_id, client_ip, nonce), self._tails[kind], connected)
+
+
+def _connect_urls(own: Sequence[str], others: Sequence[str]) -> dict[str, list[str]]:
+    urls = list(dict.fromkeys((*own, *others)))
+    return {"connect_urls": urls} if urls else {}
 
 
 def _of_websocket(fields: dict[str, Any], options: Options) -> dict[str, Any]:

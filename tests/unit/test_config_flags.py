@@ -132,7 +132,7 @@ def test_port_zero_on_the_command_line_says_nothing(tmp_path: Path) -> None:
     assert load(["-p", "0", "-m", "0"]).port == 4222
 
 
-@pytest.mark.parametrize("flag", ["-ms=1", "--routes=nats://a:1"])
+@pytest.mark.parametrize("flag", ["-ms=1"])
 def test_unsafe_flags_are_refused(flag: str) -> None:
     with pytest.raises(ConfigError, match="not served yet"):
         load([flag])
@@ -153,6 +153,31 @@ def test_a_cluster_has_a_name() -> None:
     assert (options.cluster_name, options.warnings) == ("east", ())
 
 
+def test_a_cluster() -> None:
+    options = load(["--cluster", "nats://u:p%20q@127.0.0.1:-1", "--routes=nats://a:1, nats://b:2", "--no_advertise"])
+    cluster = options.cluster
+    assert (cluster.host, cluster.port, cluster.user, cluster.password) == ("127.0.0.1", -1, "u", "p q")
+    assert (cluster.routes, cluster.no_advertise) == (("nats://a:1", "nats://b:2"), True)
+    assert "p q" not in repr(options.cluster)
+    assert load(["--cluster="]).cluster.port == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--routes=nats://a:1"], "solicited routes require cluster capabilities, e.g. --cluster"),
+        (["--cluster=nats://a"], "could not parse address"),
+        (["--cluster=nats://u@a:1"], "expected cluster password to be set"),
+        (["--cluster=nats://a:1", "--routes=nats://u:s3cret@b"], "host and port are needed"),
+    ],
+)
+def test_a_cluster_that_is_wrong(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(arguments)
+    assert message in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_streams() -> None:
     assert not load([]).jetstream.enabled
     assert load(["-js"]).jetstream.enabled and load(["--jetstream"]).warnings == ()
@@ -162,9 +187,8 @@ def test_streams() -> None:
 
 @pytest.mark.parametrize(
     "flag",
-    ["-s", "-r=udp://x", "--profile=1", "--cluster=nats://x:1",
-     "--no_advertise", "--connect_retries=3", "--cluster_advertise=x", "--cluster_listen=nats://x:1"],
-)  # fmt: skip
+    ["-s", "-r=udp://x", "--profile=1", "--cluster=nats://x:1", "--cluster_listen=nats://x:1"],
+)
 def test_harmless_flags_are_warned_about(flag: str) -> None:
     (warning,) = load([flag]).warnings
     assert warning.startswith("flag -")

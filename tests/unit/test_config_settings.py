@@ -10,7 +10,7 @@ from shardbroker.control.config.document import parse_text
 from shardbroker.control.config.settings import SETTINGS, read_settings
 from shardbroker.control.config.values import duration, size
 from shardbroker.errors import ConfigError
-from shardbroker.options import JetStreamSettings, Options, TlsSettings, WebSocketSettings
+from shardbroker.options import ClusterSettings, JetStreamSettings, Options, TlsSettings, WebSocketSettings
 
 
 def read(text: str) -> tuple[dict[str, Any], list[str]]:
@@ -151,7 +151,8 @@ def test_no_secret_is_in_a_message() -> None:
     "text",
     [
         "https: 1", "https_port: 1", "gateway { name: x }", "proxy_protocol: true",
-        "cluster { listen: 1, routes: [ nats://a:1 ] }", "leafnodes { remotes: [ {url: nats://a} ] }",
+        "cluster { listen: 1, routes: [ tls://a:1 ] }", "cluster { tls { cert_file: x } }",
+        "leafnodes { remotes: [ {url: nats://a} ] }",
         "authorization { proxy_required: true }",
     ],
 )  # fmt: skip
@@ -164,7 +165,7 @@ def test_what_would_be_unsafe_to_ignore_is_refused(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "cluster { listen: 127.0.0.1:-1 }", "leafnodes { listen: 127.0.0.1:-1 }", "mqtt { port: 1883 }",
+        "leafnodes { listen: 127.0.0.1:-1 }", "mqtt { port: 1883 }",
         "syslog: true", "remote_syslog: x", "prof_port: 1", "disable_sublist_cache: true", "ocsp: true",
         "connect_error_reports: 1", "feature_flags { x: true }", "write_timeout: retry",
     ],
@@ -176,10 +177,38 @@ def test_what_is_harmless_is_warned_about(text: str) -> None:
     assert warnings[0].startswith("f:1:1: ")
 
 
-def test_the_name_of_a_cluster_is_shown_and_its_links_are_warned_about() -> None:
-    fields, warnings = read("cluster { name: east, listen: 127.0.0.1:-1 }")
-    assert fields == {"cluster_name": "east"}
-    assert len(warnings) == 1
+def test_a_cluster_says_that_it_carries_no_messages() -> None:
+    fields, warnings = read(
+        "cluster { name: east, listen: 127.0.0.1:-1, routes: [ nats://a:1, nats://a:1, nats://u:p@b:2 ], pool_size: 3,"
+        " authorization { user: u, password: p, timeout: 3 }, no_advertise: true, advertise: x:7, connect_retries: 2 }"
+    )
+    assert fields == {
+        "cluster_name": "east",
+        "cluster": ClusterSettings(
+            host="127.0.0.1", port=-1, advertise="x:7", no_advertise=True, routes=("nats://a:1", "nats://u:p@b:2"),
+            connect_retries=2, user="u", password="p", auth_timeout=3.0,
+        ),
+    }  # fmt: skip
+    duplicate, pool, messages = warnings
+    assert "Duplicate route" in duplicate and "no effect" in pool and "messages do not cross" in messages
+    assert "u:p" not in repr(fields) and "'p'" not in repr(fields)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("cluster { routes: [ nats://a:1 ] }", "routes need a port"),
+        ("cluster { name: 'a b' }", "cannot contain spaces"),
+        ("cluster { listen: 1, routes: [ nats://u:s3cret@a ] }", 'error parsing route url ["a"]'),
+        ("cluster { listen: 1, authorization { users: [] } }", "does not allow multiple users"),
+        ("cluster { listen: 1, authorization { token: s3cret } }", "does not support tokens"),
+        ("cluster { foo: 1 }", 'unknown field "foo"'),
+    ],
+)
+def test_a_cluster_that_is_wrong(text: str, message: str) -> None:
+    said = refused(text)
+    assert message in said
+    assert "s3cret" not in said
 
 
 def test_plain_numbers_as_times_are_seconds_with_a_warning() -> None:

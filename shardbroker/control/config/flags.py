@@ -71,6 +71,11 @@ FLAGS: Final = (
     _flag("tlscert", "string"),
     _flag("tlskey", "string"),
     _flag("tlscacert", "string"),
+    _flag("routes", "string"),
+    _flag("cluster cluster_listen", "string"),
+    _flag("cluster_advertise", "string"),
+    _flag("no_advertise", "bool"),
+    _flag("connect_retries", "int"),
     # nats-server's that are not: load.py refuses or warns
     _flag("js jetstream", "bool"),
     _flag("sd store_dir", "string"),
@@ -78,11 +83,6 @@ FLAGS: Final = (
     _flag("r remote_syslog", "string"),
     _flag("profile", "int"),
     _flag("ms https_port", "int"),
-    _flag("routes", "string"),
-    _flag("cluster cluster_listen", "string"),
-    _flag("cluster_advertise", "string"),
-    _flag("no_advertise", "bool"),
-    _flag("connect_retries", "int"),
 )
 _BY_NAME: Final = {name: flag for flag in FLAGS for name in flag.names}
 
@@ -185,7 +185,6 @@ Server Options:
                                      <pid> can be either a PID (e.g. 1) or the path to a PID file, or a PID's
                                      beginning with * for several
         --client_advertise <string>  Client URL to advertise to clients
-        --cluster_name <string>      Cluster name that clients are told
         --ports_file_dir <dir>       Creates a ports file in the specified directory (<executable_name>_<pid>.ports).
 
 Logging Options:
@@ -216,6 +215,15 @@ TLS Options:
         --tlsverify                  Enable TLS, verify client certificates
         --tlscacert <file>           Client certificate CA for verification
 
+Cluster Options (servers tell each other where clients can go; messages do not cross):
+        --routes <rurl-1, rurl-2>    Routes to solicit and connect
+        --cluster
+        --cluster_listen <url>       Cluster URL for solicited routes
+        --cluster_name <string>      Cluster name that clients are told
+        --no_advertise               Do not advertise known cluster information to clients
+        --cluster_advertise <string> Cluster URL to advertise to other servers
+        --connect_retries <number>   For implicit routes, number of connect retries
+
 Tuning Options:
         --ring-size <bytes>          Each ring between two workers, a power of two (default: 4MiB)
         --control-ring-size <bytes>  Each ring for interest changes, a power of two (default: 256KiB)
@@ -226,7 +234,6 @@ Common Options:
     -h, --help                       Show this message
     -v, --version                    Show version
 
-Accepted, without effect yet: -s, --syslog, -r, --remote_syslog, --profile,
-    --cluster, --cluster_listen, --cluster_advertise, --no_advertise, --connect_retries
-Refused, as not served yet: -ms, --https_port, --routes
+Accepted, without effect yet: -s, --syslog, -r, --remote_syslog, --profile
+Refused, as not served yet: -ms, --https_port
 """

@@ -17,22 +17,16 @@ from shardbroker.control.config.flags import FLAGS, CommandLine, parse_flags
 from shardbroker.control.config.unserved import unserved
 from shardbroker.control.config.values import port
 from shardbroker.errors import ConfigError
-from shardbroker.options import JetStreamSettings, Options, TlsSettings
+from shardbroker.options import ClusterSettings, JetStreamSettings, Options, TlsSettings
 
 _REFUSED: Final = {
     "ms": "monitoring over HTTPS is not served yet, so the server would talk in the clear",
-    "routes": "routes to other servers are not served yet; messages would not travel",
 }
 _NO_SYSLOG: Final = "logging to syslog is not served yet; log lines go to stderr or the log file"
-_NO_CLUSTER: Final = "routes to other servers are not served yet; nothing listens for them"
 _WARNED: Final = {
     "s": _NO_SYSLOG,
     "r": _NO_SYSLOG,
     "profile": "profiling over HTTP is a facility of Go; nothing listens for it",
-    "cluster": _NO_CLUSTER,
-    "cluster_advertise": _NO_CLUSTER,
-    "no_advertise": _NO_CLUSTER,
-    "connect_retries": _NO_CLUSTER,
 }
 # -DV and its like: one flag, several settings.
 _COMBINED: Final = {
@@ -62,6 +56,7 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
         fields |= {"config_file": file, "config_digest": digest(entries)}
     fields |= _from_flags(line.given, warnings)
     fields |= _jetstream(line.given, fields)
+    fields |= _cluster(line.given, fields, warnings)
     if tls := _tls_flags(line.given):
         fields["tls"] = dataclasses.replace(fields.get("tls") or TlsSettings(), **tls)
     warnings += _check(fields)
@@ -99,6 +94,21 @@ def _jetstream(given: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     if given.get("sd"):
         settings = dataclasses.replace(settings, store_dir=given["sd"])
     return {"jetstream": settings}
+
+
+def _cluster(given: dict[str, Any], fields: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
+    """--cluster, --routes and their like, over what the file says (opts.go overrideCluster)."""
+    if not given.keys() & {"cluster", "routes", "cluster_advertise", "no_advertise", "connect_retries"}:
+        return {}
+    from shardbroker.control.config.cluster import NO_MESSAGES, cluster_of_flags
+
+    try:
+        settings = cluster_of_flags(given, fields.get("cluster", ClusterSettings()))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    if settings.port and "cluster" in given:
+        warnings.append(f"flag -cluster: {NO_MESSAGES}")
+    return {"cluster": settings}
 
 
 def _tls_flags(given: dict[str, Any]) -> dict[str, Any]:

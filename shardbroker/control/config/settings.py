@@ -15,6 +15,7 @@ from shardbroker import limits
 from shardbroker.control.config import listeners, values
 from shardbroker.control.config.access import Access
 from shardbroker.control.config.blocks import Exact, Keys, Report, keys, read_block, read_value
+from shardbroker.control.config.cluster import read_cluster
 from shardbroker.control.config.document import Entry
 from shardbroker.control.config.operators import Operators
 from shardbroker.errors import ConfigError
@@ -264,11 +265,7 @@ def _links(inner: str, what: str) -> Handler:
 
 
 def _cluster(key: str, entry: Entry, into: _File) -> None:
-    """The name is shown; links are not served."""
-    _links("routes", "routes to other servers")(key, entry, into)
-    name = values.read_map(entry).get("name")
-    if name is not None:
-        into.fields["cluster_name"] = values.read_string(name)
+    into.fields |= read_cluster(entry, into)
 
 
 def _write_timeout(key: str, entry: Entry, into: _File) -> None:
@@ -389,7 +386,7 @@ SETTINGS: Final[dict[str, Handler]] = {
     "ocsp_cache": _warned("OCSP is not served yet, so this has no effect"),
     "disable_sublist_cache": _warned("the route cache cannot be switched off"),
     "no_sublist_cache": _warned("the route cache cannot be switched off"),
-    "connect_error_reports": _warned("there are no routes or leaf nodes yet, so this has no effect"),
-    "reconnect_error_reports": _warned("there are no routes or leaf nodes yet, so this has no effect"),
+    "connect_error_reports": _warned("there are no leaf nodes yet, so this has no effect"),
+    "reconnect_error_reports": _warned("there are no leaf nodes yet, so this has no effect"),
     "feature_flags": _warned("nats-server's feature flags have no effect here"),
 }
