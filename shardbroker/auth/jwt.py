@@ -74,17 +74,23 @@ def decode(token: str, kind: str) -> Claims:
     algorithm = _get(header, "alg", str)
     if _get(header, "typ", str).upper() != "JWT" or algorithm.lower() not in ("ed25519", "ed25519-nkey"):
         raise JwtError("not a NATS JWT")
-    old = algorithm.lower() == "ed25519"
     issuer = _get(payload, "iss", str)
     nats = _get(payload, "nats", dict)
-    found = _get(nats, "type", str) or _get(payload, "type", str)
+    old_kind = _get(payload, "type", str)
+    version = 1 if old_kind else _get(nats, "version", int)
     # What is of no kind of its own says nothing.
+    found = old_kind or _get(nats, "type", str)
     if found != kind and (found or kind != "generic"):
         raise JwtError(f"it is of kind {found[:40]!r}, not {kind}")
+    if version not in (1, 2) and kind != "generic":
+        raise JwtError(f"version {version} is not known")
+    if old_kind:
+        nats = _as_version_2(kind, payload, nats)
     public = nkey.public_bytes(issuer, *_ISSUERS[kind])
     if public is None:
         raise JwtError("the issuer may not issue it")
-    signed = parts[1] if old else f"{parts[0]}.{parts[1]}"
+    # The claims say what is signed, not the header (decoder.go Decode).
+    signed = parts[1] if version <= 1 else f"{parts[0]}.{parts[1]}"
     if not nkey.verify(public, signed.encode(), _decode_part(parts[2])):
         raise JwtError("claim failed signature verification")
     return Claims(
@@ -100,6 +106,17 @@ def decode(token: str, kind: str) -> Claims:
         strings(nats, "tags"),
         nats,
     )
+
+
+def _as_version_2(kind: str, payload: Mapping[str, Any], nats: Mapping[str, Any]) -> dict[str, Any]:
+    """Claims of version 1 in the form of version 2 (the jwt library's decoder_*.go, migrateV1)."""
+    moved = {name: payload[name] for name in ("tags", "issuer_account") if payload.get(name) is not None}
+    if kind == "user":
+        # Only here a missing number means that there is no limit.
+        return {"subs": -1, "data": -1, "payload": -1, **nats, **moved}
+    if kind == "activation":
+        return {**nats, "kind": nats.get("type"), **moved}
+    return {**nats, **moved}
 
 
 def undecorated(text: str) -> str:

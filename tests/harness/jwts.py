@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import json
 from typing import Any
@@ -35,6 +36,13 @@ class Signer:
         self.key = Ed25519PrivateKey.from_private_bytes(hashlib.sha256(f"{kind} {word}".encode()).digest())
         self.public = nkey.public_text(kind, self.key.public_key().public_bytes_raw())
 
+    @property
+    def seed(self) -> str:
+        """The secret half as text, S and the letter of the kind first (nkeys' EncodeSeed)."""
+        kind = base64.b32decode(self.public[:2] + "A" * 6)[0]
+        raw = bytes([(18 << 3) | (kind >> 5), (kind & 31) << 3]) + self.key.private_bytes_raw()
+        return base64.b32encode(raw + binascii.crc_hqx(raw, 0).to_bytes(2, "little")).rstrip(b"=").decode()
+
     def sign(self, text: str | bytes) -> str:
         return part(self.key.sign(text.encode() if isinstance(text, str) else text))
 
@@ -50,8 +58,9 @@ class Signer:
         not_before: int = 0,
         audience: str = "",
         old: bool = False,
+        version: int | None = 2,
     ) -> str:
-        """A JWT that this key has signed; `old`: version 1."""
+        """A JWT that this key has signed; `old`: version 1, whatever `version` says."""
         payload: dict[str, Any] = {
             "jti": "x",
             "iat": issued,
@@ -66,7 +75,7 @@ class Signer:
         if old:
             payload["type"] = kind
         else:
-            payload["nats"] |= {"type": kind, "version": 2}
+            payload["nats"] |= {"type": kind, "version": version}
         header = {"typ": "jwt" if old else "JWT", "alg": "ed25519" if old else "ed25519-nkey"}
         first, second = (part(json.dumps(value).encode()) for value in (header, payload))
         return f"{first}.{second}.{self.sign(second if old else f'{first}.{second}')}"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 import os
 import signal
@@ -234,13 +232,10 @@ def test_a_pushed_change_holds_at_once(directory: Broker) -> None:
 
 
 def test_real_clients_with_credentials(operated: Broker, tmp_path: Path) -> None:
-    seed = bytearray([(18 << 3) | ((20 << 3) >> 5), ((20 << 3) & 31) << 3]) + USER.key.private_bytes_raw()
-    seed += binascii.crc_hqx(bytes(seed), 0).to_bytes(2, "little")
-    text = base64.b32encode(bytes(seed)).rstrip(b"=").decode()
     path = tmp_path / "user.creds"
     path.write_text(
         f"-----BEGIN NATS USER JWT-----\n{estate.user_token(USER, estate.a)}\n------END NATS USER JWT------\n\n"
-        f"-----BEGIN USER NKEY SEED-----\n{text}\n------END USER NKEY SEED------\n"
+        f"-----BEGIN USER NKEY SEED-----\n{USER.seed}\n------END USER NKEY SEED------\n"
     )
 
     async def talk() -> bytes:

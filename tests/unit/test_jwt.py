@@ -78,6 +78,27 @@ def test_a_token() -> None:
     assert undecorated(f"-----BEGIN NATS USER JWT-----\n{old}\n------END NATS USER JWT------\n\n") == old
 
 
+def test_tokens_of_version_1() -> None:
+    """What they left out, and what stood elsewhere in them; as in the credentials of nats-py's own tests."""
+
+    def old(signer: Signer, kind: str, nats: dict[str, Any], **top: Any) -> str:
+        claims = {"iss": signer.public, "sub": USER.public, "type": kind, "nats": nats, **top}
+        first, second = (part(json.dumps(value).encode()) for value in ({"typ": "jwt", "alg": "ed25519"}, claims))
+        return f"{first}.{second}.{signer.sign(second)}"
+
+    nothing_said = user_claims(old(estate.a, "user", {}, tags=["x:y"], issuer_account=estate.b.public))
+    assert (nothing_said.limits.max_subscriptions, nothing_said.limits.max_payload) == (-1, -1)
+    assert (nothing_said.claims.tags, nothing_said.account) == (("x:y",), estate.b.public)
+    said = user_claims(old(estate.a, "user", {"subs": 3, "payload": 0, "src": "10.0.0.0/8,::1"}))
+    assert (said.limits.max_subscriptions, said.limits.max_payload) == (3, 0)
+    assert said.limits.sources == ("10.0.0.0/8", "::1")
+    activation = decode(old(estate.a, "activation", {"subject": "x", "type": "stream"}), "activation")
+    assert (activation.nats["kind"], activation.nats["subject"]) == ("stream", "x")
+    for version in (0, 3, None):
+        with pytest.raises(JwtError):
+            decode(estate.a.token("user", USER.public, version=version), "user")
+
+
 def test_what_is_no_token() -> None:
     good = estate.user_token(USER, estate.a)
     header, payload, signature = good.split(".")
