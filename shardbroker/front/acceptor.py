@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from shardbroker.front.accept import accept_connection
 from shardbroker.front.placement import Placement
 from shardbroker.ipc.channel import Channel
 
@@ -122,9 +123,10 @@ class Acceptor:
 
     def _readable(self) -> None:
         batch: list[Accepted] = []
+        listener = self.listener.fileno()
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                connection, address = self.listener.accept()
+                descriptor, ip, port = accept_connection(listener)
             except BlockingIOError:
                 break
             except OSError as error:
@@ -133,10 +135,7 @@ class Acceptor:
                     break
                 # The connection itself had ended (ECONNABORTED and the like, accept(2)).
                 continue
-            ip: str = address[0]
-            if ip.startswith("::ffff:"):
-                ip = ip[7:]
-            batch.append((connection.detach(), ip, address[1], self.kind))
+            batch.append((descriptor, ip, port, self.kind))
         if batch:
             self.accepted_total += len(batch)
             self._on_accepted(batch)
@@ -184,7 +183,7 @@ class Admission:
 
     def accepted(self, batch: list[Accepted]) -> None:
         """Take a batch from a listener."""
-        if self._waiting or not self._ready():
+        if self._waiting:
             self._waiting.extend(batch)
             self._hand_waiting()
         else:
@@ -222,15 +221,16 @@ class Admission:
         self._hand_waiting()
 
     def _hand(self, batch: list[Accepted], recount: bool = True) -> None:
-        if not self._ready():
+        ready = self._ready()
+        if not ready:
             self._waiting.extend(batch)
-            self._retry_later()
+            self._hand_waiting()
             return
-        room = min(len(batch), self.placement.room(self._ready()))
+        room = min(len(batch), self.placement.room(ready))
         if self.connections_max:
             room = min(room, max(0, self.connections_max - self.placement.open_all()))
         at = 0
-        for shard, count in self.placement.choose(self._ready(), room):
+        for shard, count in self.placement.choose(ready, room):
             self.placement.count(shard, count)
             self._send(shard, batch[at : at + count], None)
             at += count

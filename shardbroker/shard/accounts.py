@@ -1,6 +1,6 @@
 """The accounts as a shard's control side knows them: who is let in where, and with what limits.
 
-    admit(identity) -> at once, or when the front has said that the account has room        (max_connections)
+    admit(account)       when the front has said that the account has room, if it is counted       (max_connections)
     enter(slot, client id, identity)     the engine is told the account, the permissions, the limits
     left(identity)                       a connection has gone
 
@@ -104,14 +104,13 @@ class Accounts:
         record = self.record(account)
         return record.limits if record is not None else _NO_LIMITS
 
-    def admit(self, identity: Identity, wanted: Callable[[], bool], settle: Callable[[bool], None]) -> bool | None:
-        """Whether the account has room for one more; None: `settle` gets the answer later, unless `wanted` says that the
-        client has gone."""
-        limit = self.limits(identity.account).max_connections
-        if limit < 0 or self._front is None:
-            return True
-        self._start(self._ask(identity.account, limit, wanted, settle))
-        return None
+    def counted(self, account: str) -> bool:
+        """Whether the account has a limit of connections: then they have to be admitted."""
+        return self._front is not None and self.limits(account).max_connections >= 0
+
+    def admit(self, account: str, wanted: Callable[[], bool], settle: Callable[[bool], None]) -> None:
+        """Let `settle` know whether a counted account has room for one more, unless `wanted` says that the client has gone."""
+        self._start(self._ask(account, self.limits(account).max_connections, wanted, settle))
 
     async def _ask(
         self, account: str, limit: int, wanted: Callable[[], bool], settle: Callable[[bool], None]
@@ -151,14 +150,14 @@ class Accounts:
 
     def left(self, identity: Identity) -> None:
         """A connection that was admitted has gone, or has become someone else."""
-        if self._front is not None and self.limits(identity.account).max_connections >= 0:
+        if self._front is not None and self.counted(identity.account):
             self._front.send({"op": "account_leave", "account": identity.account})
 
     def recount(self, identities: Iterable[Identity]) -> None:
         """After a reload: accounts may have a limit that had none."""
         if self._front is not None:
             counts = Counter(
-                identity.account for identity in identities if self.limits(identity.account).max_connections >= 0
+                identity.account for identity in identities if self.counted(identity.account)
             )
             self._front.send({"op": "account_counts", "counts": counts})
 
@@ -172,9 +171,11 @@ class Accounts:
         task.add_done_callback(self._tasks.discard)
 
 
-def _least(*values: int) -> int:
-    """The least of those that are limits; -1: none is."""
-    return min((value for value in values if value >= 0), default=-1)
+def _least(one: int, other: int) -> int:
+    """The lesser of two limits, of which a negative one is none."""
+    if one < 0:
+        return other
+    return one if other < 0 else min(one, other)
 
 
 # ---- records as the engine takes them ----

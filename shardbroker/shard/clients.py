@@ -52,6 +52,16 @@ NONCE_BYTES = 11
 # Clients of one kind say the same words: their records share one ConnectOptions. Long ones are not kept.
 CACHED_CONNECTS_MAX = 256
 CACHED_CONNECT_BYTES = 512
+# Ends that are in the log without debug; see _log_closed.
+_TOLD_REASONS = frozenset(
+    {
+        CloseReason.SLOW_CONSUMER_PENDING_BYTES,
+        CloseReason.SLOW_CONSUMER_WRITE_DEADLINE,
+        CloseReason.MAX_PAYLOAD_EXCEEDED,
+        CloseReason.MAX_CONTROL_LINE_EXCEEDED,
+        CloseReason.RING_OVERFLOW,
+    }
+)
 
 
 class Logger(Protocol):
@@ -136,6 +146,11 @@ class Client:
         """Of the listener that it came to: client or websocket."""
         return self.transport.kind if self.transport is not None else "client"
 
+    @property
+    def connection_type(self) -> str:
+        """The same in the words of allowed_connection_types."""
+        return "WEBSOCKET" if self.kind == "websocket" else "STANDARD"
+
     def with_cookies(self, options: ConnectOptions) -> ConnectOptions:
         """What a WebSocket client's cookies say where its CONNECT says nothing (client.go processConnect)."""
         upgrade = self.transport.upgrade if self.transport is not None else None
@@ -168,7 +183,7 @@ class Client:
             said.sig,
             self.nonce,
             self.ip,
-            "WEBSOCKET" if self.kind == "websocket" else "STANDARD",
+            self.connection_type,
             self.transport.tls.names if self.transport is not None and self.transport.tls is not None else (),
         )
 
@@ -177,7 +192,9 @@ class Watcher(Protocol):
     """Is told who comes and goes (shard/system.py)."""
 
     def entered(self, slot: int, client_id: int, account: str, /) -> None: ...
-    def left(self, described: dict[str, Any], account: str, counts: tuple[int, int, int, int], reason: int, /) -> None: ...
+    def left(
+        self, describe: Callable[[], dict[str, Any]], account: str, counts: tuple[int, int, int, int], reason: int, /
+    ) -> None: ...
 
 
 class Clients:
@@ -205,7 +222,7 @@ class Clients:
         self.on_other: Callable[[tuple[Any, ...]], bool] | None = None
         # Changed by a reload
         self._info = info
-        self._options = options
+        self._set_options(options)
         self._logins = Logins(options, clock)
         self.accounts = Accounts(engine, options, front, clock)
         self.accounts.watch(self._logins.accounts)
@@ -218,17 +235,25 @@ class Clients:
         self._expiries: dict[int, asyncio.TimerHandle] = {}  # by client id
         self.open_count = 0
 
+    def _set_options(self, options: Options) -> None:
+        """Keep what each connection needs of them, which may be a walk over all users."""
+        self._options = options
+        self._nonce_required = options.nonce_required
+        websocket = options.websocket
+        asked = options.auth_required
+        self._auth_required = {"client": asked, "websocket": asked or bool(websocket.user or websocket.token)}
+
     # -- come --
 
     def adopt(self, descriptor: int, client_id: int, ip: str, port: int, kind: str = "client") -> None:
         """Take a connection that the front has accepted; its INFO goes out at the end of this turn. `kind`: of the
         listener that it came to, client or websocket."""
         nonce = b""
-        if self._options.nonce_required:
+        if self._nonce_required:
             nonce = base64.urlsafe_b64encode(os.urandom(NONCE_BYTES)).rstrip(b"=")
         line = self._info.line(client_id, ip, nonce, kind)
         client = Client(client_id, ip, port, self._clock.time_ns(), nonce)
-        required = self._auth_required(kind)
+        required = self._auth_required[kind]
         if self._transports is None or not self._transports.wanted(kind):
             self._add(self._engine.adopt(descriptor, client_id, line, auth_required=required), client)
             return
@@ -242,10 +267,6 @@ class Clients:
         client.transport = Facts(kind)
         self._add(slot, client)
         self._transports.add(kind, descriptor, slot, client_id, line if in_clear else b"")
-
-    def _auth_required(self, kind: str) -> bool:
-        settings = self._options.websocket
-        return self._options.auth_required or (kind == "websocket" and bool(settings.user or settings.token))
 
     def refuse(self, descriptor: int, client_id: int, ip: str, port: int, text: str) -> None:
         """Tell a connection why it may not stay."""
@@ -408,16 +429,18 @@ class Clients:
         if not first:
             self._engine.drop_subscriptions(slot, client_id)
         client.options = options = client.with_cookies(options)
-
-        def settle(answer: Identity | Refusal) -> None:
-            self._on_answer(slot, client, answer, first=first, implicit=arg is None)
-
         self._leave(client)
-        answer = self._logins.begin(
-            client.login(), lambda: self._client(slot, client_id) is client, settle, client.about()
-        )
+        answer: Identity | Refusal | None = self._logins.unasked(client.connection_type)
+        if answer is None:
+
+            def settle(answer: Identity | Refusal) -> None:
+                self._on_answer(slot, client, answer, first=first, implicit=arg is None)
+
+            answer = self._logins.begin(
+                client.login(), lambda: self._client(slot, client_id) is client, settle, client.about
+            )
         if answer is not None:
-            settle(answer)
+            self._on_answer(slot, client, answer, first=first, implicit=arg is None)
 
     def _on_answer(
         self, slot: int, client: Client, answer: Identity | Refusal, *, first: bool, implicit: bool
@@ -431,6 +454,8 @@ class Clients:
             self._refuse_connect(slot, client, errors.INVALID_CLIENT_PROTOCOL)
         elif options.no_responders and not (options.headers and self._options.headers):
             self._refuse_connect(slot, client, errors.NO_RESPONDERS_REQUIRES_HEADERS)
+        elif not self.accounts.counted(answer.account):
+            self._enter(slot, client, answer, options, first=first, implicit=implicit)
         else:
             identity = answer
 
@@ -440,9 +465,7 @@ class Clients:
                 else:
                     self._refuse_connect(slot, client, errors.MAXIMUM_ACCOUNT_CONNECTIONS)
 
-            has_room = self.accounts.admit(identity, lambda: self._client(slot, client.client_id) is client, settle)
-            if has_room is not None:
-                settle(has_room)
+            self.accounts.admit(identity.account, lambda: self._client(slot, client.client_id) is client, settle)
 
     def _enter(
         self, slot: int, client: Client, identity: Identity, options: ConnectOptions, *, first: bool, implicit: bool
@@ -455,7 +478,7 @@ class Clients:
         self.accounts.enter(slot, client.client_id, identity)
         pong_info = b""
         if first and options.protocol >= 1:
-            account = client.account
+            account = identity.account
             pong_info = self._info.connect_line(
                 client.client_id,
                 client.ip,
@@ -499,7 +522,7 @@ class Clients:
 
     def _expire_later(self, slot: int, client: Client) -> None:
         """Close it when what let it in is no longer valid (auth.go setExpiration)."""
-        if timer := self._expiries.pop(client.client_id, None):
+        if self._expiries and (timer := self._expiries.pop(client.client_id, None)):
             timer.cancel()
         identity = client.identity
         if identity is None or not identity.expires:
@@ -547,9 +570,10 @@ class Clients:
         stop_ns = self._clock.time_ns()
         offset = stop_ns - self._clock.monotonic_ns()
         self._closed.append(_row(client, row[2:11], offset, stop_ns, reason))
-        self._log_closed(client, reason)
+        if reason in _TOLD_REASONS or self._options.debug:
+            self._log_closed(client, reason)
         if self.watcher is not None and client.identity is not None:
-            self.watcher.left(self._described(client, row[8]), client.account, row[2:6], reason)
+            self.watcher.left(lambda: self._described(client, row[8]), client.identity.account, row[2:6], reason)
         self._leave(client)
 
     def _log_closed(self, client: Client, reason: int) -> None:
@@ -605,7 +629,7 @@ class Clients:
 
     def apply(self, options: Options, info: InfoSource) -> None:
         """Other settings; clients that may not stay under them are told and closed."""
-        self._options = options
+        self._set_options(options)
         self._info = info
         self._engine.apply(options.engine_settings())
         self._logins.apply(options)
@@ -660,7 +684,7 @@ class Clients:
                 self._changed(slot, client, answer)
 
         answer = self._logins.begin(
-            client.login(), lambda: self._client(slot, client.client_id) is client, settle, client.about()
+            client.login(), lambda: self._client(slot, client.client_id) is client, settle, client.about
         )
         if answer is not None:
             settle(answer)

@@ -1,7 +1,7 @@
 """What the front tells a shard: sockets, other settings, the log to reopen, lame duck, the end; and what monitoring asks.
 
     op         fields                    what happens
-    sockets    rows, refuse              descriptors with [client id, ip, port, listener] each; refuse: text of an -ERR
+    sockets    rows, refuse              non-blocking descriptors, [client id, ip, port, listener] each; refuse: text of an -ERR
     settings   options                   a reload
     shed       count                     close so many connections, the newest first
     reopen                               open the log file anew
@@ -19,7 +19,6 @@ Home shard only.
 from __future__ import annotations
 
 import asyncio
-import os
 import random
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -111,7 +110,6 @@ class Intake:
     def _sockets(self, message: Message, descriptors: list[int]) -> None:
         rows, refuse = message["rows"], message["refuse"]
         for descriptor, (client_id, ip, port, kind) in zip(descriptors, rows, strict=False):
-            os.set_blocking(descriptor, False)
             if refuse is None:
                 self._clients.adopt(descriptor, client_id, ip, port, kind)
             else:

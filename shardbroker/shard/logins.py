@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from shardbroker.auth.gate import Answer, Gate, Identity, Login, PasswordHash, Refusal
+from shardbroker.auth.gate import ANYBODY, Answer, Gate, Identity, Login, PasswordHash, Refusal
 from shardbroker.auth.trust import AccountBook, OperatorGate
 from shardbroker.clock import Clock
 from shardbroker.options import Options
@@ -60,6 +60,12 @@ class Logins:
         """Whether a client like this is asked who it is."""
         return self.operator is not None or self.gate_of(login.connection_type).required
 
+    def unasked(self, connection_type: str) -> Identity | None:
+        """Who every client of a type is, whatever it says; None: it depends on what it says."""
+        if self.operator is not None or self.callout is not None or self.gate_of(connection_type).required:
+            return None
+        return ANYBODY
+
     def check(self, login: Login) -> Answer:
         """What can be said at once."""
         if self.operator is not None:
@@ -83,17 +89,17 @@ class Logins:
         return before != self._changes
 
     def begin(
-        self, login: Login, wanted: Callable[[], bool], settle: Settle, client: dict[str, Any]
+        self, login: Login, wanted: Callable[[], bool], settle: Settle, about: Callable[[], dict[str, Any]]
     ) -> Identity | Refusal | None:
         """The answer, or None: then `settle` gets it later, unless `wanted` says that the client has gone.
 
-        `client`: what a callout is told of it beside its login (callout.py).
+        `about()`: what a callout is told of it beside its login (callout.py).
         """
         callout = self.callout
 
         def done(answer: Identity | Refusal) -> None:
             if callout is not None and callout.wanted(login, answer):
-                self._start(self._ask(callout, login, client, wanted, settle))
+                self._start(self._ask(callout, login, about(), wanted, settle))
             else:
                 settle(self._counted(login, answer))
 
@@ -109,7 +115,7 @@ class Logins:
             self._start(self._compare(login, answer, wanted, done))
             return None
         if callout is not None and callout.wanted(login, answer):
-            self._start(self._ask(callout, login, client, wanted, settle))
+            self._start(self._ask(callout, login, about(), wanted, settle))
             return None
         return self._counted(login, answer)
 

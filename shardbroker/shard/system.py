@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Final, Protocol
 
 import orjson
@@ -101,13 +103,9 @@ class System:
         self._front = front
         self._sink = -1
 
-    @property
-    def _served(self) -> bool:
-        return bool(self._account)
-
     def open(self) -> None:
         """Be there for requests; on shard 0 for all."""
-        if not self._served:
+        if not self._account:
             return
         self._engine.intercept(PREFIXES)
         if self._shard != 0:
@@ -125,18 +123,21 @@ class System:
 
     def entered(self, slot: int, client_id: int, account: str) -> None:
         """A connection is in (accountConnectEvent)."""
-        subject = f"$SYS.ACCOUNT.{account}.CONNECT"
+        subject = event_subjects(account)[0]
         if self._wanted(subject):
             client = self._person(self._clients.describe(slot, client_id, ""), account)
             self._publish(subject, self._event("client_connect") | {"client": client})
         self._count(account)
 
-    def left(self, described: dict[str, Any], account: str, counts: tuple[int, int, int, int], reason: int) -> None:
-        """A connection that was in has gone (accountDisconnectEvent). counts: messages and bytes from it, and to it."""
-        subject = f"$SYS.ACCOUNT.{account}.DISCONNECT"
+    def left(
+        self, describe: Callable[[], dict[str, Any]], account: str, counts: tuple[int, int, int, int], reason: int
+    ) -> None:
+        """A connection that was in has gone (accountDisconnectEvent). counts: messages and bytes from it, and to it.
+        `describe()`: who it was."""
+        subject = event_subjects(account)[1]
         if self._wanted(subject):
             event = self._event("client_disconnect")
-            client = self._person(described, account) | {"stop": event["timestamp"]}
+            client = self._person(describe(), account) | {"stop": event["timestamp"]}
             in_msgs, in_bytes, out_msgs, out_bytes = counts
             event |= {
                 "client": client, "sent": {"msgs": in_msgs, "bytes": in_bytes},
@@ -147,9 +148,9 @@ class System:
 
     def _count(self, account: str) -> None:
         """Let the front tell how many connections the account has now (accConnsUpdate)."""
-        for subject in (f"$SYS.ACCOUNT.{account}.SERVER.CONNS", f"$SYS.SERVER.ACCOUNT.{account}.CONNS"):
+        for subject in event_subjects(account)[2:]:
             if self._wanted(subject):
-                self._front.send({"op": "system_conns", "account": account, "subject": subject})
+                self._front.send({"op": "system_conns", "account": account, "subject": subject.decode()})
 
     @staticmethod
     def _person(described: dict[str, Any], account: str) -> dict[str, Any]:
@@ -158,11 +159,11 @@ class System:
     def _event(self, kind: str) -> dict[str, Any]:
         return event_head(f"io.nats.server.advisory.v1.{kind}") | {"server": self._server.fields()}
 
-    def _wanted(self, subject: str) -> bool:
-        return self._served and self._engine.interest(subject.encode(), self._account)
+    def _wanted(self, subject: bytes) -> bool:
+        return bool(self._account) and self._engine.interest(subject, self._account)
 
-    def _publish(self, subject: str, body: dict[str, Any], account: bytes = b"") -> None:
-        self._engine.publish(subject.encode(), orjson.dumps(body), account=account or self._account)
+    def _publish(self, subject: bytes, body: dict[str, Any]) -> None:
+        self._engine.publish(subject, orjson.dumps(body), account=self._account)
 
     # -- requests --
 
@@ -214,6 +215,18 @@ class System:
         self._engine.publish(
             message["subject"].encode("latin-1"), message["payload"].encode(), account=message["account"].encode()
         )
+
+
+@lru_cache(maxsize=1024)
+def event_subjects(account: str) -> tuple[bytes, bytes, bytes, bytes]:
+    """Where an account's events go: connect, disconnect, and the two subjects of its number of connections."""
+    name = account.encode()
+    return (
+        b"$SYS.ACCOUNT.%b.CONNECT" % name,
+        b"$SYS.ACCOUNT.%b.DISCONNECT" % name,
+        b"$SYS.ACCOUNT.%b.SERVER.CONNS" % name,
+        b"$SYS.SERVER.ACCOUNT.%b.CONNS" % name,
+    )
 
 
 def permissions_body(permissions: Permissions) -> dict[str, Any]:

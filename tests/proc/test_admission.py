@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from shardbroker.front import acceptor as module
+from shardbroker.front.accept import accept_connection
 from shardbroker.front.acceptor import Accepted, Acceptor, Admission, open_listener
 from shardbroker.front.placement import Placement
 
@@ -231,36 +232,26 @@ def test_accepts_in_batches() -> None:
 
 
 def test_out_of_descriptors_is_a_pause_and_not_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Full:
-        """A listener whose accept fails for a while."""
+    calls = 0
 
-        def __init__(self) -> None:
-            self.listener = open_listener("127.0.0.1", 0)
-            self.calls = 0
-            self.fails = 3
-
-        def fileno(self) -> int:
-            return self.listener.fileno()
-
-        def close(self) -> None:
-            self.listener.close()
-
-        def accept(self) -> Any:
-            self.calls += 1
-            if self.calls <= self.fails:
-                raise OSError(errno.EMFILE, "Too many open files")
-            return self.listener.accept()
+    def full_for_a_while(listener: int) -> tuple[int, str, int]:
+        nonlocal calls
+        calls += 1
+        if calls <= 3:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return accept_connection(listener)
 
     async def main() -> None:
         monkeypatch.setattr(module, "PAUSE_SECONDS", 0.02)
-        full, log = Full(), Log()
-        client = socket.create_connection(full.listener.getsockname())
+        monkeypatch.setattr(module, "accept_connection", full_for_a_while)
+        listener, log = open_listener("127.0.0.1", 0), Log()
+        client = socket.create_connection(listener.getsockname())
         batches: list[list[Accepted]] = []
-        acceptor = Acceptor(full, "client", batches.append, log)  # type: ignore[arg-type]
+        acceptor = Acceptor(listener, "client", batches.append, log)
         acceptor.start()
         while not batches:
             await asyncio.sleep(0.001)
-        assert full.calls <= 5
+        assert calls <= 5
         assert len(log.lines) == 1
         assert "Too many open files" in log.lines[0]
         acceptor.close()
@@ -268,3 +259,33 @@ def test_out_of_descriptors_is_a_pause_and_not_a_loop(monkeypatch: pytest.Monkey
         client.close()
 
     run(main)
+
+
+@pytest.mark.parametrize(
+    ("host", "to", "ip"),
+    [
+        ("127.0.0.1", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "127.0.0.1", "127.0.0.1"),
+        ("0.0.0.0", "::1", "::1"),
+        ("::1", "::1", "::1"),
+    ],
+)
+def test_what_is_accepted_is_non_blocking_and_has_its_address(host: str, to: str, ip: str) -> None:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        if ":" in ip:
+            pytest.skip("no IPv6 here")
+    with open_listener(host, 0) as listener:
+        with pytest.raises(BlockingIOError):
+            accept_connection(listener.fileno())
+        with socket.create_connection((to, listener.getsockname()[1])) as client:
+            descriptor, said, port = accept_connection(listener.fileno())
+            try:
+                assert (said, port) == (ip, client.getsockname()[1])
+                assert not os.get_blocking(descriptor)
+                assert not os.get_inheritable(descriptor)
+            finally:
+                os.close(descriptor)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        accept_connection(-1)

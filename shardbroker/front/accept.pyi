@@ -1,0 +1,3 @@
+"""Types of accept.pyx."""
+
+def accept_connection(listener: int) -> tuple[int, str, int]: ...
