@@ -124,7 +124,7 @@ class EngineSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The whole configuration. `port` and `http_port` -1 mean any free port."""
+    """The whole configuration. `port`, `http_port`, `https_port` -1 mean any free port."""
 
     # Processes
     workers: int | Literal["auto"] = "auto"
@@ -138,6 +138,7 @@ class Options:
     port: int = limits.PORT_DEFAULT
     http_host: str = ""  # empty: as host
     http_port: int = 0  # 0: no monitoring
+    https_port: int = 0  # 0: not over HTTPS; the certificate is that of `tls`
     http_base_path: str = "/"
     client_advertise: str = ""
     server_name: str = ""  # empty: the server's id

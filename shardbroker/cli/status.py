@@ -22,7 +22,7 @@ from rich.table import Table
 from shardbroker.control.requests import SOCKET_PREFIX
 from shardbroker.errors import BrokerError
 from shardbroker.ipc.handoff import receive_packet
-from shardbroker.monitor.endpoints import uptime
+from shardbroker.monitor.times import uptime
 from shardbroker.shm import stats
 from shardbroker.shm.layout import SLOT_READY, SLOT_STATES
 from shardbroker.shm.ring import ring_info

@@ -51,6 +51,11 @@ class Helper:
         self._channel = ours
         self._child.watch(self._ended)
 
+    @property
+    def pid(self) -> int:
+        """0 before it has one."""
+        return self._child.pid if self._child is not None else 0
+
     def send(self, message: Message) -> None:
         if self._channel is not None:
             self._channel.send(message)

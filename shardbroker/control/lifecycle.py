@@ -47,12 +47,13 @@ from shardbroker.front.acceptor import Acceptor, Admission, open_listener
 from shardbroker.front.placement import UNRESPONSIVE_SECONDS, Placement, connections_of
 from shardbroker.front.tenants import Tenants
 from shardbroker.ipc.channel import Channel, Message, MessageHandler
+from shardbroker.monitor.times import rfc3339
 from shardbroker.options import ClusterSettings, Options
 from shardbroker.shard.gauges import Gauges
 from shardbroker.shard.system import ServerInfo
 from shardbroker.shard.worker import ShardSetup, log_exception, run_shard
 from shardbroker.shm.segment import Segment
-from shardbroker.stream.settings import store_directory
+from shardbroker.stream.settings import store_directory, stream_accounts
 from shardbroker.wire.info import (
     NO_ADDRESSES,
     Addresses,
@@ -122,7 +123,9 @@ class Front:
         self._ports_file: Path | None = None
         self._helpers: list[Helper] = []
         self._peers: Helper | None = None
+        self._monitor: Helper | None = None
         self.addresses = Addresses()
+        self._certificates: dict[str, int] = {}
 
     # -- start and end --
 
@@ -139,16 +142,19 @@ class Front:
             if (websocket := self._open_websocket_listener()) is not None:
                 listeners["websocket"] = websocket
             self._prepare_accounts()
+            self._read_certificates()
             await self._lock_store(stack)
             self._start_shards(stack)
             self._acceptors = [
                 Acceptor(listener, kind, self.admission.accepted, self.log) for kind, listener in listeners.items()
             ]
             self.admission.on_waiting = self._hold
-            requests = Requests(self.supervisor, self.describe, self.segment.fd)
+            requests = Requests(self.supervisor, self.describe, self.account_names, self.segment.fd)
             control = ControlSocket(requests)
             if monitor_listener is not None:
-                self._start_helper("Monitor", self._monitor_main(monitor_listener), [monitor_listener], requests.on_message)
+                self._monitor = self._start_helper(
+                    "Monitor", self._monitor_main(monitor_listener), [monitor_listener], requests.on_message
+                )
             if cluster_listener is not None:
                 self._peers = self._start_helper(
                     "Peers", self._peers_main(cluster_listener), [cluster_listener], self._peers_message
@@ -184,21 +190,30 @@ class Front:
 
     def _open_monitor_listener(self) -> socket.socket | None:
         options = self.options
-        if not options.http_port:
+        secure = bool(options.https_port)
+        if not (options.http_port or secure):
             return None
+        begin = "Can't start monitoring: "
+        # server.go StartMonitoring
+        if options.http_port and secure:
+            raise StartError(
+                f"{begin}can't specify both HTTP ({options.http_port}) and HTTPs ({options.https_port}) ports"
+            )
+        if secure and options.tls is None:
+            raise StartError(f"{begin}TLS cert and key required for HTTPS")
         # nats-server shows its statistics to the whole network by default; we only when told an address.
         host = options.monitoring_host if options.monitoring_host != limits.HOST_DEFAULT else MONITOR_HOST
         if options.http_host:
             host = options.http_host
-        where = join_host_port(host, max(options.http_port, 0))
+        port = max(options.https_port if secure else options.http_port, 0)
         try:
-            listener = open_listener(host, max(options.http_port, 0))
+            listener = open_listener(host, port)
         except OSError as error:
-            raise StartError(
-                f"Can't start monitoring: can't listen to the monitor port: {listen_error(where, error)}"
-            ) from error
-        self.options = dataclasses.replace(options, http_host=host, http_port=listener.getsockname()[1])
-        self.log.notice(f"Starting http monitor on {join_host_port(host, self.options.http_port)}")
+            where = join_host_port(host, port)
+            raise StartError(f"{begin}can't listen to the monitor port: {listen_error(where, error)}") from error
+        port = listener.getsockname()[1]
+        self.options = dataclasses.replace(options, http_host=host, **{"https_port" if secure else "http_port": port})
+        self.log.notice(f"Starting http{'s' if secure else ''} monitor on {join_host_port(host, port)}")
         return listener
 
     def _open_client_listener(self) -> socket.socket:
@@ -322,9 +337,7 @@ class Front:
         )
         said = self.info_lines(options, False).fields
         server = ServerInfo(self.server_id, said["server_name"], said["host"], jetstream=options.jetstream.enabled)
-        self.system = SystemRequests(
-            self.supervisor, gauges, server, self.describe, self._reload, self._account_names, self.log
-        )
+        self.system = SystemRequests(self.supervisor, self.segment.map, server, self, self._reload, self.log)
         self.admission.watch(lambda shard: self.supervisor.responsive(shard, UNRESPONSIVE_SECONDS))
         if options.jetstream.enabled:
             # Before the fork: the shards share its pages, and need not read it each.
@@ -368,7 +381,9 @@ class Front:
         return helper
 
     def _monitor_main(self, listener: socket.socket) -> Callable[[Channel], int]:
-        return functools.partial(_monitor_main, self.segment, listener, self.options.http_base_path)
+        options = self.options
+        tls = dataclasses.asdict(options.tls) if options.https_port and options.tls is not None else None
+        return functools.partial(_monitor_main, self.segment, listener, options.http_base_path, tls)
 
     def _peers_main(self, listener: socket.socket) -> Callable[[Channel], int]:
         options = self.options
@@ -399,11 +414,12 @@ class Front:
         self.placement.forget(shard)
         self.admission.shard_ready(shard, channel)
 
-    def _account_names(self) -> tuple[str, list[str]]:
-        """The system account, and all that the configuration knows."""
+    def account_names(self) -> dict[str, list[str]]:
+        """All accounts that the configuration knows, and those of them that have streams."""
         options = self.options
-        names = {GLOBAL_ACCOUNT, *(account.name for account in options.accounts)}
-        return options.system_account, sorted(names | ({options.system_account} - {""}))
+        names = {GLOBAL_ACCOUNT, *(account.name for account in options.accounts), options.system_account} - {""}
+        streams = stream_accounts(options) if options.jetstream.enabled else {}
+        return {"accounts": sorted(names), "stream_accounts": sorted(streams)}
 
     def _shard_gone(self, shard: int) -> None:
         self.tenants.shard_gone(shard)
@@ -440,6 +456,7 @@ class Front:
         self._stop_listening()
         if self._lame_duck is not None:
             self._lame_duck.cancel()
+        await self.system.farewell("SHUTDOWN")
         await asyncio.gather(self.supervisor.stop(), *(helper.stop() for helper in self._helpers))
         control.close()
         if self._ports_file is not None:
@@ -490,7 +507,10 @@ class Front:
             return
         self.options = new
         self.config_load_ns = time.time_ns()
+        self._read_certificates()
         self.supervisor.send_all({"op": "settings", "options": dataclasses.asdict(new)})
+        if self._monitor is not None and new.https_port:
+            self._monitor.send({"op": "tls", "tls": dataclasses.asdict(new.tls) if new.tls is not None else None})
         self.admission.connections_max = new.max_connections
         excess = self.placement.open_all() - new.max_connections if new.max_connections else 0
         if excess > 0:
@@ -522,6 +542,7 @@ class Front:
     async def _be_lame_duck(self) -> None:
         self.log.notice("Entering lame duck mode, stop accepting new clients")
         self._stop_listening()
+        await self.system.farewell("LAMEDUCK")
         options = self.options
         if self._peers is not None:
             self._peers.send({"op": "lame_duck"})
@@ -553,19 +574,49 @@ class Front:
 
     def describe(self) -> dict[str, Any]:
         """For monitoring and tools; no secrets."""
-        options = {
-            name: value for name, value in dataclasses.asdict(self.options).items() if name not in SECRET_OPTIONS
+        options = self.options
+        shown = {
+            field.name: _plain(getattr(options, field.name))
+            for field in dataclasses.fields(options)
+            if field.name not in SECRET_OPTIONS
         }
+        mode = options.operator_mode
         return {
             "server_id": self.server_id,
             "server_name": self.server_name,
             "pid": os.getpid(),
+            "monitor_pid": self._monitor.pid if self._monitor is not None else 0,
             "start_ns": self.start_ns,
             "config_load_ns": self.config_load_ns,
-            "auth_required": self.options.auth_required,
-            "options": options,
+            "auth_required": options.auth_required,
+            "lame_duck": self._lame_duck is not None,
+            "options": shown,
+            "operators": list(mode.operators) if mode is not None else [],
+            "certificates": self._certificates,
+            "websocket": _shown_websocket(options, self._certificates.get("websocket")),
             "shards": self.supervisor.describe(),
+        } | self._advertised()
+
+    def _advertised(self) -> dict[str, list[str]]:
+        """Where clients are told to come, beside where they came from."""
+        fields = self.info_lines(self.options, False).fields
+        return {name: list(fields[name]) for name in ("connect_urls", "ws_connect_urls") if fields.get(name)}
+
+    def _read_certificates(self) -> None:
+        """When the listeners' certificates end; nanoseconds since 1970, by listener."""
+        options = self.options
+        used = {
+            "client": options.tls,
+            "websocket": options.websocket.tls if options.websocket.port else None,
+            "monitor": options.tls if options.https_port else None,
         }
+        self._certificates = {}
+        for listener, tls in used.items():
+            if tls is not None:
+                # Only here: the library behind it is large, and a broker without TLS has no use for it.
+                from shardbroker.shard.tls import certificate_end
+
+                self._certificates[listener] = certificate_end(tls)
 
     # -- files --
 
@@ -589,6 +640,8 @@ class Front:
                 ports["cluster"] = urls("nats", options.cluster.host, options.cluster.port)
             if options.http_port:
                 ports["monitoring"] = urls("http", options.http_host, options.http_port)
+            elif options.https_port:
+                ports["monitoring"] = urls("https", options.http_host, options.https_port)
             # A helper reads the file as soon as it sees it.
             new = path.with_suffix(".new")
             try:
@@ -600,14 +653,36 @@ class Front:
             self._ports_file = path
 
 
-def _monitor_main(segment: Segment, listener: socket.socket, base_path: str, channel: Channel) -> int:
+def _monitor_main(
+    segment: Segment, listener: socket.socket, base_path: str, tls: dict[str, Any] | None, channel: Channel
+) -> int:
     setproctitle("shardbroker: monitor")
-    # numpy's linear algebra starts threads, of which nothing here has any use.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    # Only here: the web framework and numpy are large, and no other process needs them.
+    # Only here: the web framework is large, and no other process needs it.
     from shardbroker.monitor.server import run_monitor
 
-    return run_monitor(segment, channel, listener, base_path)
+    return run_monitor(segment, channel, listener, base_path, tls)
+
+
+def _plain(value: Any) -> Any:
+    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) and not isinstance(value, type) else value
+
+
+def _shown_websocket(options: Options, certificate_end_ns: int | None) -> dict[str, Any]:
+    """What /varz shows of the websocket block; no secrets (monitor.go WebsocketOptsVarz)."""
+    settings = options.websocket
+    if not settings.port:
+        return {}
+    names = ("host", "port", "advertise", "no_auth_user", "jwt_cookie", "no_tls", "same_origin", "compression", "auth_timeout")
+    shown: dict[str, Any] = {name: getattr(settings, name) for name in names}
+    shown |= {
+        "handshake_timeout": round(settings.handshake_timeout * 1e9),
+        "allowed_origins": list(settings.allowed_origins),
+        "tls_map": settings.tls is not None and settings.tls.verify_and_map,
+        "tls_pinned_certs": list(settings.tls.pinned_certs) if settings.tls is not None else [],
+    }
+    if certificate_end_ns:
+        shown["tls_cert_not_after"] = rfc3339(certificate_end_ns)
+    return shown
 
 
 def _peers_main(

@@ -15,8 +15,8 @@ from shardbroker.options import Options
 # What the processes and sockets were made from.
 FIXED = frozenset(
     {
-        "workers", "ring_bytes", "control_ring_bytes", "host", "port", "http_host", "http_port", "http_base_path",
-        "server_name", "cluster_name", "cluster", "websocket",
+        "workers", "ring_bytes", "control_ring_bytes", "host", "port", "http_host", "http_port", "https_port",
+        "http_base_path", "server_name", "cluster_name", "cluster", "websocket",
         "jetstream", "no_system_account", "auth_callout",
     }
 )  # fmt: skip

@@ -3,7 +3,8 @@
     op        answer
     attach    the segment's descriptor, and who we are
     varz      everything about the broker that is not in the shared statistics
-    connz     {"shards": {number: that shard's part}}; likewise subsz, jsz
+    names     {"accounts": [...], "stream_accounts": [...]}
+    ask       {"part": what one shard answers to one step (shard/monitoring.py), or null}; fields shard, ask, query
     healthz   {"ready": whether every shard serves}
 
 The control socket is an abstract Unix socket, `\\0shardbroker.<pid of the front>`: it vanishes with the process and is found
@@ -26,6 +27,13 @@ SOCKET_PREFIX = "shardbroker."
 # A shard that is stopped is left out of an answer after so long.
 ANSWER_SECONDS = 2.0
 TOOLS_MAX = 64
+# What shards may be asked: nothing here changes anything.
+ASKS = frozenset(
+    {
+        "table", "rows", "subscriptions", "matching", "closed", "sublist", "accounts", "account", "jsz", "jsz_streams",
+        "jsz_consumers", "health",
+    }
+)  # fmt: skip
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -33,10 +41,15 @@ class Requests:
     """Answers requests on any number of channels."""
 
     def __init__(
-        self, supervisor: Supervisor, describe: Callable[[], dict[str, Any]], segment_fd: int
+        self,
+        supervisor: Supervisor,
+        describe: Callable[[], dict[str, Any]],
+        names: Callable[[], dict[str, list[str]]],
+        segment_fd: int,
     ) -> None:
         self._supervisor = supervisor
         self._describe = describe
+        self._names = names
         self._segment_fd = segment_fd
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -53,7 +66,9 @@ class Requests:
             channel.send(answer | self._describe())
         elif op == "healthz":
             channel.send(answer | {"ready": all(slot.ready for slot in self._supervisor.shards)})
-        elif op in ("connz", "subsz", "jsz"):
+        elif op == "names":
+            channel.send(answer | self._names())
+        elif op == "ask" and message.get("ask") in ASKS and isinstance(message.get("shard"), int):
             task = asyncio.get_running_loop().create_task(self._ask(channel, answer, message))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
@@ -61,9 +76,9 @@ class Requests:
             channel.send(answer | {"error": f"unknown request {op!r}"})
 
     async def _ask(self, channel: Channel, answer: Message, message: Message) -> None:
-        question = {"op": message["op"], "query": message.get("query")}
-        shards = await self._supervisor.ask_all(question, ANSWER_SECONDS)
-        channel.send(answer | {"shards": {str(shard): part for shard, part in shards.items()}})
+        question = {"op": message["ask"], "query": message.get("query")}
+        part = await self._supervisor.ask(message["shard"], question, ANSWER_SECONDS)
+        channel.send(answer | {"part": part})
 
 
 class ControlSocket:

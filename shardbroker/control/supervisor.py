@@ -98,20 +98,22 @@ class Supervisor:
             if slot.channel is not None:
                 slot.channel.send(message)
 
+    async def ask(self, shard: int, message: Message, seconds: float) -> Message | None:
+        """Ask one shard; None when it is dead, or silent for so long."""
+        slot = self.shards[shard] if 0 <= shard < len(self.shards) else None
+        if slot is None or slot.channel is None or not slot.ready:
+            return None
+        try:
+            async with asyncio.timeout(seconds):
+                return await slot.channel.request(message)
+        except (TimeoutError, ChannelClosed):
+            return None
+
     async def ask_all(self, message: Message, seconds: float) -> dict[int, Message]:
-        """Ask every shard; the answers by shard. A shard that is dead or silent for so long is left out."""
-
-        async def ask(slot: ShardProcess) -> tuple[int, Message | None]:
-            if slot.channel is None or not slot.ready:
-                return slot.shard, None
-            try:
-                async with asyncio.timeout(seconds):
-                    return slot.shard, await slot.channel.request(message)
-            except (TimeoutError, ChannelClosed):
-                return slot.shard, None
-
-        answers = await asyncio.gather(*map(ask, self.shards))
-        return {shard: answer for shard, answer in answers if answer is not None}
+        """Ask every shard; the answers by shard. A shard that does not answer is left out."""
+        shards = [slot.shard for slot in self.shards]
+        answers = await asyncio.gather(*(self.ask(shard, message, seconds) for shard in shards))
+        return {shard: answer for shard, answer in zip(shards, answers, strict=True) if answer is not None}
 
     async def stop(self) -> None:
         """Ask all shards to flush and end; kill those that have not after STOP_SECONDS."""

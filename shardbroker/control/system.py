@@ -1,37 +1,65 @@
 """What the system account may ask the broker: one server to it, whatever the number of shards.
 
-    shard 0 (shard/system.py) --system_request--> here --asks all shards--> body --system_answer--> shard, which publishes it
+    shard 0 (shard/system.py) --system_request--> here --asks shards in steps--> body --system_answer--> shard, which publishes it
 
 Subjects, options and bodies are nats-server's (events.go initEventTracking, zReq); the bodies are those of the monitoring
-endpoints. Front process only.
+endpoints (monitor/pages.py). Front process only.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import orjson
 
 from shardbroker.control.supervisor import Supervisor
 from shardbroker.ipc.channel import Message
-from shardbroker.monitor import endpoints
-from shardbroker.monitor.endpoints import BadQuery, ConnzQuery, SubszQuery, Usage
-from shardbroker.shard.gauges import Gauges
-from shardbroker.shard.report import LIMIT_DEFAULT, SORTS
+from shardbroker.monitor import accountz, jsz
+from shardbroker.monitor.pages import NotFound, Pages
+from shardbroker.monitor.query import (
+    AccountStatzQuery,
+    BadQuery,
+    ConnzQuery,
+    JsonArguments,
+    JszQuery,
+    SubszQuery,
+)
+from shardbroker.monitor.source import Statistics
+from shardbroker.monitor.times import rfc3339
 from shardbroker.shard.system import ServerInfo, event_head
-from shardbroker.shm.layout import structs
+from shardbroker.shm.layout import SegmentMap
 
-ANSWER_SECONDS = 2.0
-_STATES = {0: "open", 1: "closed", 2: "all"}
-_FIELDS = tuple(field.name for field in structs()["shard_stats"][1] if field.name != "loop_lag_buckets")
-_NO_TRAFFIC = {"msgs": 0, "bytes": 0}
+ANSWER_SECONDS: Final = 2.0
+# How long the end of the broker may wait until it has been told.
+FAREWELL_SECONDS: Final = 0.25
 
 
 class Logger(Protocol):
     def error(self, text: str, /) -> None: ...
+
+
+class Broker(Protocol):
+    """The front."""
+
+    def describe(self) -> dict[str, Any]: ...
+    def account_names(self) -> dict[str, list[str]]: ...
+
+
+class LocalSource:
+    """What pages are made of, in the front itself."""
+
+    def __init__(self, supervisor: Supervisor, segment: SegmentMap, broker: Broker) -> None:
+        self.statistics = Statistics(segment)
+        self._supervisor = supervisor
+        self._broker = broker
+
+    async def front(self, op: str) -> Mapping[str, Any]:
+        return self._broker.account_names() if op == "names" else self._broker.describe()
+
+    async def ask(self, shard: int, op: str, query: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        return await self._supervisor.ask(shard, {"op": op, "query": dict(query)}, ANSWER_SECONDS)
 
 
 class _Filtered(Exception):
@@ -39,34 +67,48 @@ class _Filtered(Exception):
 
 
 class Requests:
-    """Answers to the system account."""
+    """Answers to the system account, and what the broker says of itself."""
 
     def __init__(
         self,
         supervisor: Supervisor,
-        gauges: Gauges,
+        segment: SegmentMap,
         server: ServerInfo,
-        describe: Callable[[], dict[str, Any]],
+        broker: Broker,
         reload: Callable[[], None],
-        accounts: Callable[[], tuple[str, list[str]]],
         log: Logger,
     ) -> None:
         self._supervisor = supervisor
-        self._gauges = gauges
         self._server = server
-        self._describe = describe
+        self._broker = broker
         self._reload = reload
-        self._accounts = accounts
         self._log = log
+        self._source = LocalSource(supervisor, segment, broker)
+        self._pages = Pages(self._source)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._cpu = (time.monotonic(), 0)
 
     def on_message(self, shard: int, message: Message) -> None:
         """A shard's word; `op` begins with system_."""
-        work = self._conns_event(shard, message) if message["op"] == "system_conns" else self._answer(shard, message)
-        task = asyncio.get_running_loop().create_task(work)
+        work = {"system_conns": self._conns_event, "system_statsz": self._statsz_event}.get(message["op"], self._answer)
+        task = asyncio.get_running_loop().create_task(work(shard, message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def farewell(self, what: str) -> None:
+        """Say that the broker goes: SHUTDOWN or LAMEDUCK (events.go sendShutdownEvent). Done when every shard has passed it
+        on, or after a moment."""
+        event = {
+            "op": "system_event", "subject": f"$SYS.SERVER.{self._server.server_id}.{what}",
+            "payload": orjson.dumps(self._server.fields()).decode(), "account": self._system(),
+        }  # fmt: skip
+        told = await self._supervisor.ask(0, event, FAREWELL_SECONDS)
+        if told is not None and told["wanted"]:
+            # An answer from each means that a turn has been taken since: what came by its rings is on its way.
+            for _ in range(2):
+                await self._supervisor.ask_all({"op": "sublist", "query": {"acc": self._system()}}, FAREWELL_SECONDS)
+
+    def _system(self) -> str:
+        return str(self._broker.describe()["options"]["system_account"])
 
     # -- answers --
 
@@ -85,6 +127,8 @@ class Requests:
             return
         except BadQuery as error:
             body = self._wrapped(error={"code": 400, "description": str(error)})
+        except NotFound as error:
+            body = self._wrapped(error={"code": 404, "description": str(error)})
         except LookupError as error:
             body = self._wrapped(error={"code": 500, "description": str(error.args[0])})
         except Exception as error:
@@ -104,208 +148,168 @@ class Requests:
         return {"server": self._server.fields(), **fields}
 
     def _check_filter(self, options: Mapping[str, Any]) -> None:
-        """events.go filterRequest: we are in no cluster and no domain."""
-        front = self._describe()
+        """events.go filterRequest: we are in no domain."""
+        front = self._broker.describe()
         exact = bool(options.get("exact_match"))
-        for key, ours in (("server_name", front["server_name"]), ("host", front["options"]["host"]), ("cluster", "")):
+        ours = {
+            "server_name": front["server_name"],
+            "host": front["options"]["host"],
+            "cluster": front["options"]["cluster_name"],
+        }
+        for key, own in ours.items():
             asked = str(options.get(key) or "")
-            if asked and (asked != ours if exact else asked not in ours):
+            if asked and (asked != own if exact else asked not in own):
                 raise _Filtered
         tags = options.get("tags") or []
-        if options.get("domain") or not set(map(str, tags)) <= set(front["options"]["server_tags"]):
+        domain = options.get("domain")
+        if domain and domain != front["options"]["jetstream"]["domain"]:
+            raise _Filtered
+        if not isinstance(tags, list) or not set(map(str, tags)) <= set(front["options"]["server_tags"]):
             raise _Filtered
 
     async def _about_server(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        pages, given = self._pages, JsonArguments(options)
         if name == "IDZ":
             fields = self._server.fields()
             return {key: fields[key] for key in ("name", "host", "id")}
         if name == "STATSZ":
             return self._wrapped(statsz=await self._statsz())
-        handlers: dict[str, Callable[[Mapping[str, Any]], Awaitable[Any]]] = {
-            "VARZ": self._varz, "CONNZ": self._connz, "SUBSZ": self._subsz, "ACCOUNTZ": self._accountz,
-            "HEALTHZ": self._healthz, "KICK": self._kick, "LDM": self._lame_duck, "RELOAD": self._reload_now,
-            "ROUTEZ": self._routez, "GATEWAYZ": self._gatewayz, "LEAFZ": self._leafz,
-        }  # fmt: skip
-        data = await handlers[name](options)
-        return self._wrapped() if data is None else self._wrapped(data=data)
+        if name in ("KICK", "LDM", "RELOAD"):
+            await self._command(name, given)
+            return self._wrapped()
+        if name == "HEALTHZ":
+            status, body = await pages.healthz(given)
+            data: Mapping[str, Any] = {"status": body["status"], "status_code": status} | body
+        elif name == "VARZ":
+            data = await pages.varz()
+        elif name == "ACCOUNTZ":
+            data = await self._accountz(given.text("account"))
+        else:
+            makers: dict[str, Callable[[JsonArguments], Awaitable[dict[str, Any]]]] = {
+                "CONNZ": pages.connz, "SUBSZ": pages.subsz, "JSZ": self._jsz, "ROUTEZ": pages.routez,
+                "GATEWAYZ": pages.gatewayz, "LEAFZ": pages.leafz, "IPQUEUESZ": pages.ipqueuesz, "RAFTZ": pages.raftz,
+            }  # fmt: skip
+            data = await makers[name](given)
+        return self._wrapped(data=data)
+
+    async def _jsz(self, given: JsonArguments) -> dict[str, Any]:
+        query = JszQuery.read(given)
+        if query.leader_only and not self._broker.describe()["options"]["jetstream"]["enabled"]:
+            raise _Filtered
+        return await self._pages.streams(query)
+
+    async def _accountz(self, account: str) -> dict[str, Any]:
+        try:
+            return await self._pages.accountz(account)
+        except BadQuery as error:
+            raise LookupError(str(error)) from None
 
     async def _about_account(self, account: str, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        if account == "PING" and name == "CONNZ":
-            return self._wrapped(data=await self._connz(options))
+        pages, given = self._pages, JsonArguments(options)
         if name == "STATZ":
-            wanted = None if account == "PING" else [account]
-            return self._wrapped(data=self._head() | {"account_statz": await self._account_stats(wanted)})
+            return self._wrapped(data=await self._statz(account, options))
+        if name == "CONNZ" and account == "PING":
+            return self._wrapped(data=await pages.connz(given))
         if name == "CONNZ":
-            return self._wrapped(data=await self._connz({**options, "acc": account}))
+            return self._wrapped(data=await pages.connections(ConnzQuery.read(JsonArguments({**options, "acc": account}))))
         if name == "SUBSZ":
-            return self._wrapped(data=await self._subsz({"subscriptions": True, **options, "account": account}))
+            own = {**options, "subscriptions": True, "account": account}
+            return self._wrapped(data=await pages.subscriptions(SubszQuery.read(JsonArguments(own))))
+        if name == "LEAFZ":
+            return self._wrapped(data=await pages.leafz(given))
+        if name == "JSZ":
+            return self._wrapped(data=await self._jsz_account(account, given))
         if name == "CONNS":
             return await self._conns(account)
-        return self._wrapped(data=await self._account_info(account))
+        info = await accountz.account_info(self._source, account)
+        if info is None:
+            raise LookupError(f"Account {account} does not exist")
+        return self._wrapped(data=info)
 
-    # -- bodies --
+    async def _statz(self, account: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        asked = options.get("accounts") or []
+        if not isinstance(asked, list):
+            raise BadQuery("json: cannot unmarshal into field accounts")
+        names = tuple(map(str, asked)) if account == "PING" else (account,)
+        query = AccountStatzQuery(JsonArguments(options).flag("include_unused"), names)
+        body = await self._pages.accstatz(query)
+        if not body["account_statz"] and not query.unused:
+            raise _Filtered
+        return body
 
-    def _head(self) -> dict[str, Any]:
-        return {"server_id": self._server.server_id, "now": endpoints.rfc3339(time.time_ns())}
+    async def _jsz_account(self, account: str, given: JsonArguments) -> dict[str, Any]:
+        """monitor.go JszAccount."""
+        parts = await jsz.parts_of(self._source)
+        if not parts.config:
+            raise LookupError("jetstream not enabled")
+        if account not in parts.accounts:
+            known = {*self._broker.account_names()["accounts"], *await accountz.account_rows(self._source)}
+            why = "jetstream enabled" if account in known else "found"
+            raise LookupError(f'account "{account}" not {why}')
+        return await jsz.account_detail(self._source, account, parts, JszQuery.read(given))
 
-    def _totals(self) -> dict[str, int]:
-        shards = range(len(self._supervisor.shards))
-        return {name: sum(self._gauges.read(shard, name) for shard in shards) for name in _FIELDS}
-
-    def _usage(self, totals: Mapping[str, int]) -> Usage:
-        now, used = time.monotonic(), totals["cpu_user_us"] + totals["cpu_system_us"]
-        before, self._cpu = self._cpu, (now, used)
-        return Usage(totals["rss_bytes"], round(max(0.0, (used - before[1]) / 1e4 / max(now - before[0], 0.001)), 1))
-
-    async def _varz(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        totals = self._totals()
-        shards = self._supervisor.describe()
-        return endpoints.varz(self._describe(), totals, self._usage(totals), {}, time.time_ns(), shards)
+    # -- events --
 
     async def _statsz(self) -> dict[str, Any]:
-        totals = self._totals()
-        usage = self._usage(totals)
+        """events.go ServerStats."""
+        pages = self._pages
+        pages.sampler.refresh()
+        totals = pages.sampler.totals()
+        front = self._broker.describe()
+        rows = await accountz.account_rows(self._source)
         sent = {"msgs": totals["out_msgs"], "bytes": totals["out_bytes"]}
         received = {"msgs": totals["in_msgs"], "bytes": totals["in_bytes"]}
-        rows = await self._account_stats(None)
-        return {
-            "start": endpoints.rfc3339(self._describe()["start_ns"]), "mem": usage.rss_bytes,
-            "cores": len(self._supervisor.shards), "cpu": usage.cpu_percent, "connections": totals["connections"],
-            "total_connections": totals["connections_total"], "active_accounts": sum(row["conns"] > 0 for row in rows),
-            "subscriptions": totals["subscriptions"], "sent": sent, "sent_to_clients": sent, "received": received,
-            "received_from_clients": received, "slow_consumers": totals["slow_consumers"], "active_servers": 1,
-            "gomaxprocs": len(self._supervisor.shards),
+        shards = self._source.statistics.shards
+        body: dict[str, Any] = {
+            "start": rfc3339(front["start_ns"]), "mem": totals["rss_bytes"], "cores": shards,
+            "cpu": pages.sampler.cpu_percent_all(), "connections": totals["connections"],
+            "total_connections": totals["connections_total"],
+            "active_accounts": sum(row["conns"] > 0 for row in rows.values()), "subscriptions": totals["subscriptions"],
+            "sent": sent, "sent_to_clients": sent, "received": received, "received_from_clients": received,
+            "slow_consumers": totals["slow_consumers"],
         }  # fmt: skip
+        for count, name, kinds in (
+            ("slow_consumers", "", "slow_consumer_stats"),
+            ("stale_connections", "stale_connections", "stale_connection_stats"),
+        ):
+            if totals[count]:
+                body |= {name: totals[count]} if name else {}
+                body[kinds] = {"clients": totals[count], "routes": 0, "gateways": 0, "leafs": 0}
+        if totals["stalls"]:
+            body["stalled_clients"] = totals["stalls"]
+        body["active_servers"] = 1
+        if front["options"]["jetstream"]["enabled"]:
+            streams = jsz.varz(await jsz.parts_of(self._source))
+            # Where they lie is nobody's business elsewhere.
+            streams["config"] = {name: value for name, value in streams.get("config", {}).items() if name != "store_dir"}
+            body["jetstream"] = streams
+        return body | {"gomaxprocs": shards}
 
-    async def _ask(self, op: str, query: Mapping[str, Any]) -> dict[str, Any]:
-        answers = await self._supervisor.ask_all({"op": op, "query": query}, ANSWER_SECONDS)
-        return {str(shard): part for shard, part in answers.items()}
-
-    async def _connz(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        sort = _text(options, "sort")
-        if sort not in SORTS:
-            raise BadQuery(f"invalid sorting option: {sort}")
-        detail, cid, limit = _flag(options, "subscriptions_detail"), _number(options, "cid"), _number(options, "limit")
-        query = ConnzQuery(
-            sort=sort,
-            auth=_flag(options, "auth"),
-            subs="detail" if detail else "list" if _flag(options, "subscriptions") else "",
-            offset=_number(options, "offset"),
-            limit=1 if cid else limit or LIMIT_DEFAULT,
-            cid=cid,
-            state=_STATES.get(_number(options, "state"), "open"),
-            user=_text(options, "user"),
-            acc=_text(options, "acc"),
-            mqtt_client=_text(options, "mqtt_client"),
-        )
-        return endpoints.connz(self._server.server_id, await self._ask("connz", query.for_shards()), query, time.time_ns())
-
-    async def _subsz(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        query = SubszQuery(
-            subs=_flag(options, "subscriptions"),
-            offset=_number(options, "offset"),
-            limit=_number(options, "limit") or LIMIT_DEFAULT,
-            test=_text(options, "test"),
-            acc=_text(options, "account"),
-        )
-        return endpoints.subsz(self._server.server_id, await self._ask("subsz", query.for_shards()), query, time.time_ns())
-
-    async def _healthz(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        ready = all(slot.ready for slot in self._supervisor.shards)
-        return {"status": "ok", "status_code": 200} if ready else {"status": "unavailable", "status_code": 503}
-
-    async def _routez(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        head = self._head()
-        return {"server_id": head["server_id"], "server_name": "", "now": head["now"], "num_routes": 0, "routes": []}
-
-    async def _gatewayz(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        return self._head() | {"outbound_gateways": {}, "inbound_gateways": {}}
-
-    async def _leafz(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        return self._head() | {"leafnodes": 0, "leafs": []}
-
-    # -- accounts --
-
-    async def _account_rows(self) -> dict[str, dict[str, int]]:
-        """By name, summed over the shards."""
-        sums: dict[str, dict[str, int]] = {}
-        for part in (await self._ask("accounts", {})).values():
-            for name, *values in part["rows"]:
-                keys = ("conns", "subs", "in_msgs", "in_bytes", "out_msgs", "out_bytes")
-                row = sums.setdefault(name, dict.fromkeys(keys, 0))
-                for key, value in zip(keys, values, strict=True):
-                    row[key] += value
-        return sums
-
-    async def _account_stats(self, wanted: list[str] | None) -> list[dict[str, Any]]:
-        """events.go AccountStat: of the accounts that are asked for, else of those that have connections."""
-        rows = await self._account_rows()
-        known = set(self._accounts()[1])
-        names = [name for name, row in rows.items() if row["conns"]] if wanted is None else wanted
-        empty = dict.fromkeys(("conns", "subs", "in_msgs", "in_bytes", "out_msgs", "out_bytes"), 0)
-        return [_account_stat(name, rows.get(name, empty)) for name in names if name in rows or name in known]
+    async def _statsz_event(self, shard: int, message: Message) -> None:
+        self._send(shard, message["subject"], self._wrapped(statsz=await self._statsz()), self._system())
 
     async def _conns(self, account: str) -> dict[str, Any]:
-        (stat,) = await self._account_stats([account]) or [_account_stat(account, {})]
+        rows = await accountz.account_rows(self._source)
+        stat = accountz.account_stat(account, rows.get(account, {}))
         return event_head("io.nats.server.advisory.v1.account_connections") | {"server": self._server.fields()} | stat
 
     async def _conns_event(self, shard: int, message: Message) -> None:
-        system = self._accounts()[0]
-        self._send(shard, message["subject"], await self._conns(message["account"]), system)
-
-    async def _account_info(self, account: str) -> dict[str, Any]:
-        """monitor.go AccountInfo, as far as it is about one server."""
-        system, names = self._accounts()
-        rows = await self._account_rows()
-        if account not in names and account not in rows:
-            raise LookupError(f"Account {account} does not exist")
-        row = rows.get(account, {})
-        return {
-            "account_name": account, "update_time": endpoints.rfc3339(self._describe()["config_load_ns"]),
-            **({"is_system": True} if account == system else {}), "expired": False, "complete": True,
-            "jetstream_enabled": False, "leafnode_connections": 0, "client_connections": row.get("conns", 0),
-            "subscriptions": row.get("subs", 0), "name_tag": account,
-        }  # fmt: skip
-
-    async def _accountz(self, options: Mapping[str, Any]) -> dict[str, Any]:
-        system, names = self._accounts()
-        account = _text(options, "account")
-        body = self._head() | {"system_account": system}
-        if account:
-            return body | {"account_detail": await self._account_info(account)}
-        return body | {"accounts": sorted({*names, *await self._account_rows()})}
+        self._send(shard, message["subject"], await self._conns(message["account"]), self._system())
 
     # -- commands --
 
-    async def _kick(self, options: Mapping[str, Any]) -> None:
-        await self._command("kick", options)
-
-    async def _lame_duck(self, options: Mapping[str, Any]) -> None:
-        await self._command("client_ldm", options)
-
-    async def _command(self, op: str, options: Mapping[str, Any]) -> None:
-        answers = await self._supervisor.ask_all({"op": op, "cid": _number(options, "cid")}, ANSWER_SECONDS)
+    async def _command(self, name: str, given: JsonArguments) -> None:
+        if name == "RELOAD":
+            self._reload()
+            return
+        op = "kick" if name == "KICK" else "client_ldm"
+        answers = await self._supervisor.ask_all({"op": op, "cid": given.unsigned("cid")}, ANSWER_SECONDS)
         if not any(answer["found"] for answer in answers.values()):
             raise LookupError("no such client or leafnode id")
 
-    async def _reload_now(self, options: Mapping[str, Any]) -> None:
-        self._reload()
-
-
-def _account_stat(name: str, row: Mapping[str, int]) -> dict[str, Any]:
-    links = {"gateways": _NO_TRAFFIC, "routes": _NO_TRAFFIC, "leafs": _NO_TRAFFIC}
-    return {
-        "acc": name, "name": name, "conns": row.get("conns", 0), "leafnodes": 0, "total_conns": row.get("conns", 0),
-        "num_subscriptions": row.get("subs", 0),
-        "sent": {"msgs": row.get("out_msgs", 0), "bytes": row.get("out_bytes", 0), **links},
-        "received": {"msgs": row.get("in_msgs", 0), "bytes": row.get("in_bytes", 0), **links}, "slow_consumers": 0,
-    }  # fmt: skip
-
-
-# ---- options: JSON from a client ----
-
 
 def _options(payload: str) -> dict[str, Any]:
+    """JSON from a client."""
     if not payload:
         return {}
     try:
@@ -315,28 +319,3 @@ def _options(payload: str) -> dict[str, Any]:
     if not isinstance(options, dict):
         raise BadQuery("json: cannot unmarshal into options")
     return options
-
-
-def _wrong(key: str) -> BadQuery:
-    return BadQuery(f"json: cannot unmarshal into field {key}")
-
-
-def _text(options: Mapping[str, Any], key: str) -> str:
-    value = options.get(key) or ""
-    if not isinstance(value, str):
-        raise _wrong(key)
-    return value
-
-
-def _flag(options: Mapping[str, Any], key: str) -> bool:
-    value = options.get(key) or False
-    if not isinstance(value, bool):
-        raise _wrong(key)
-    return value
-
-
-def _number(options: Mapping[str, Any], key: str) -> int:
-    value = options.get(key) or 0
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _wrong(key)
-    return max(0, min(value, 2**63 - 1))

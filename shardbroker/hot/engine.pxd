@@ -57,5 +57,4 @@ cdef class Engine:
     cdef account_t* account_of(self, bytes name) except NULL
     cdef permissions_t* permissions_of(self, permissions) except? NULL
     cdef list accounts_named(self, account)
-    cdef list account_subscriptions(self, account_t* a, test_subject)
     cdef void check_ready(self) noexcept

@@ -83,6 +83,8 @@ cdef enum:
     CONNECTION_CHANGES = 20             # a connection's memory against a subscription's
     ODD_PUBLISHER = CONNECTION_PEDANTIC | CONNECTION_RESTRICTED | CONNECTION_MAPPED
     STOP_PARSING = CONNECTION_CLOSING | CONNECTION_PAUSED | CONNECTION_STALLED | CONNECTION_HELD
+    TABLE_WORDS = 11                    # of a row of connection_table
+    VISITS_MAX = 4096                   # emptied places of subscriptions in one look
 
 CONNECTION_FIELDS = (
     "slot", "client_id", "in_msgs", "in_bytes", "out_msgs", "out_bytes", "pending_bytes", "subscriptions", "rtt_ns",
@@ -1154,13 +1156,33 @@ cdef void no_flush(engine_t* e) noexcept nogil:
 
 cdef class _Rows:
     cdef list rows
+    cdef uint64_t total
+    cdef uint64_t most
 
 
 cdef void collect(void* context, members_t* home, subscription_t* sub) noexcept nogil:
     if sub.connection.flags & CONNECTION_SINK:
         return
     with gil:
-        (<_Rows>context).rows.append(subscription_row(home, sub))
+        (<_Rows>context).total += 1
+        if (<_Rows>context).total <= (<_Rows>context).most:
+            (<_Rows>context).rows.append(subscription_row(home, sub))
+
+
+cdef account_subscriptions(engine_t* e, account_t* a, test_subject, _Rows rows):
+    cdef uint32_t i, j
+    cdef bytes s
+    if test_subject is None:
+        sublist_walk(a, collect, <void*>rows)
+        return
+    s = test_subject
+    sublist_match(a, s, len(s), sb_hash(s, len(s), a.seed), &e.match)
+    for i in range(e.match.lists_count):
+        for j in range(e.match.lists[i].count):
+            collect(<void*>rows, e.match.lists[i], member_at(e.match.lists[i], j))
+    for i in range(e.match.queues_count):
+        for j in range(e.match.queues[i].queue.members.count):
+            collect(<void*>rows, &e.match.queues[i].queue.members, member_at(&e.match.queues[i].queue.members, j))
 
 
 cdef object subscription_row(members_t* home, subscription_t* sub):
@@ -1646,22 +1668,22 @@ cdef class Engine:
         cdef uint32_t i
         cdef account_t* a
         cdef connection_t* c
-        live = {}
-        for i in range(self.e.connections_count):
-            c = self.e.connections[i]
-            if c != NULL:
-                row = live.setdefault(<uint64_t>c.account, [0, 0, 0, 0])
-                row[0] += c.in_msgs
-                row[1] += c.in_bytes
-                row[2] += c.out_msgs
-                row[3] += c.out_bytes
+        with nogil:
+            for i in range(self.e.accounts_count):
+                memset(self.e.accounts[i].live, 0, sizeof(self.e.accounts[i].live))
+            for i in range(self.e.connections_count):
+                c = self.e.connections[i]
+                if c != NULL:
+                    c.account.live[0] += c.in_msgs
+                    c.account.live[1] += c.in_bytes
+                    c.account.live[2] += c.out_msgs
+                    c.account.live[3] += c.out_bytes
         rows = []
         for i in range(self.e.accounts_count):
             a = self.e.accounts[i]
             if a.name != NULL:
-                row = live.get(<uint64_t>a, (0, 0, 0, 0))
-                rows.append((a.name[:a.name_bytes], a.connections, a.subscriptions, a.closed_in_msgs + row[0],
-                             a.closed_in_bytes + row[1], a.closed_out_msgs + row[2], a.closed_out_bytes + row[3]))
+                rows.append((a.name[:a.name_bytes], a.connections, a.subscriptions, a.closed_in_msgs + a.live[0],
+                             a.closed_in_bytes + a.live[1], a.closed_out_msgs + a.live[2], a.closed_out_bytes + a.live[3]))
         return rows
 
     def drop_subscriptions(self, uint32_t slot, uint64_t client_id):
@@ -1803,18 +1825,55 @@ cdef class Engine:
         return [connection_tuple(self.e.connections[i]) for i in range(self.e.connections_count)
                 if self.e.connections[i] != NULL and not self.e.connections[i].flags & CONNECTION_CLOSING]
 
+    def connection_table(self, uint32_t first, uint32_t most, account=None):
+        """What monitoring sorts and adds up, of the connections in `most` slots from `first` on: (slot to go on with, or -1;
+        rows). A row is TABLE_WORDS native words: client id, slot, and CONNECTION_FIELDS from in_msgs to stalls."""
+        cdef uint32_t i = first
+        cdef uint32_t end = min(self.e.connections_count, first + most) if first < self.e.connections_count else first
+        cdef account_t* wanted = NULL
+        cdef connection_t* c
+        cdef bytes name
+        cdef bytearray rows = bytearray((end - first) * TABLE_WORDS * sizeof(uint64_t))
+        cdef uint64_t* out = <uint64_t*><char*>rows
+        cdef uint64_t row[12]
+        if account is not None:
+            name = account
+            wanted = account_known(&self.e, name, <uint32_t>len(name))
+            if wanted == NULL:
+                return -1, b""
+        with nogil:
+            for i in range(first, end):
+                c = self.e.connections[i]
+                if c == NULL or c.flags & CONNECTION_CLOSING or (wanted != NULL and c.account != wanted):
+                    continue
+                connection_row(c, row)
+                out[0] = c.client_id
+                out[1] = i
+                memcpy(out + 2, row, 9 * sizeof(uint64_t))
+                out += TABLE_WORDS
+        return (end if end < self.e.connections_count else -1), bytes(rows[:<char*>out - <char*>rows])
+
     def connection(self, uint32_t slot, uint64_t client_id):
         """The row of one connection, or None."""
         cdef connection_t* c = self.find(slot, client_id)
         return None if c == NULL or c.flags & CONNECTION_CLOSING else connection_tuple(c)
 
-    def subscriptions(self, uint32_t slot, uint64_t client_id):
-        """(subject, queue or None, sid, delivered, max, slot, client id) of each of a connection's subscriptions."""
+    def subscriptions(self, uint32_t slot, uint64_t client_id, uint32_t first=0, uint32_t most=0xffffffff):
+        """(at which to go on, or -1; rows): (subject, queue or None, sid, delivered, max, slot, client id, account) of a
+        connection's subscriptions, from the place `first` on, at most so many."""
         cdef connection_t* c = self.find(slot, client_id)
-        cdef uint32_t i
+        cdef uint32_t i = first
+        cdef uint32_t visited = 0
+        cdef list rows = []
         if c == NULL or c.flags & CONNECTION_CLOSING:
-            return []
-        return [subscription_row(sid_at(c, i).home, sid_at(c, i)) for i in range(sids_end(c)) if sid_at(c, i) != NULL]
+            return -1, rows
+        # Emptied places cost a look only; a turn of this is no longer for them.
+        while i < sids_end(c) and <uint32_t>len(rows) < most and (visited < VISITS_MAX or most == 0xffffffff):
+            if sid_at(c, i) != NULL:
+                rows.append(subscription_row(sid_at(c, i).home, sid_at(c, i)))
+            visited += 1
+            i += 1
+        return (i if i < sids_end(c) else -1), rows
 
     cdef list accounts_named(self, account):
         """Addresses of all accounts, or of one."""
@@ -1826,30 +1885,18 @@ cdef class Engine:
         return [<uint64_t>a for a in (<uint64_t>account_known(&self.e, name, <uint32_t>len(name)),) if a]
 
     def all_subscriptions(self, test_subject=None, account=None):
-        """The same of every connection, or of those of one account; with a subject, only those that it would reach."""
-        rows = []
-        for a in self.accounts_named(account):
-            rows += self.account_subscriptions(<account_t*><uint64_t>a, test_subject)
-        return rows
+        """(subject, queue or None, sid, delivered, max, slot, client id, account) of every subscription, or of those of one
+        account; with a subject, only those that it would reach."""
+        return self.subscriptions_where(test_subject, account, 1 << 62)[1]
 
-    cdef list account_subscriptions(self, account_t* a, test_subject):
+    def subscriptions_where(self, test_subject, account, uint64_t most):
+        """(how many, the first so many of them) of the same."""
         cdef _Rows rows = _Rows()
-        cdef uint32_t i, j
-        cdef bytes s
         rows.rows = []
-        if test_subject is None:
-            sublist_walk(a, collect, <void*>rows)
-            return rows.rows
-        s = test_subject
-        sublist_match(a, s, len(s), sb_hash(s, len(s), a.seed), &self.e.match)
-        for i in range(self.e.match.lists_count):
-            for j in range(self.e.match.lists[i].count):
-                collect(<void*>rows, self.e.match.lists[i], member_at(self.e.match.lists[i], j))
-        for i in range(self.e.match.queues_count):
-            for j in range(self.e.match.queues[i].queue.members.count):
-                collect(<void*>rows, &self.e.match.queues[i].queue.members,
-                        member_at(&self.e.match.queues[i].queue.members, j))
-        return rows.rows
+        rows.most = most
+        for a in self.accounts_named(account):
+            account_subscriptions(&self.e, <account_t*><uint64_t>a, test_subject, rows)
+        return rows.total, rows.rows
 
     def sublist_stats(self, account=None):
         """The numbers of /subsz for this shard, over all accounts or of one. Hits and misses are those of all."""

@@ -376,3 +376,4 @@ cdef struct account_t:
     uint64_t closed_in_bytes
     uint64_t closed_out_msgs
     uint64_t closed_out_bytes
+    uint64_t live[4]                    # scratch of Engine.account_rows: the same of the open ones

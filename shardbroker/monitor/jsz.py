@@ -1,71 +1,47 @@
-"""/jsz from the shards' parts, and what /varz says of streams. Source: monitor.go Jsz, JSzOptions, JSInfo."""
+"""/jsz, and what /varz says of streams, gathered in steps. Source: monitor.go Jsz, JSInfo, AccountDetail, StreamDetail."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
 
 from shardbroker import limits
-from shardbroker.monitor.endpoints import BadQuery, rfc3339
+from shardbroker.monitor.query import UINT64_MAX, JszQuery
+from shardbroker.monitor.source import Source
+from shardbroker.monitor.times import rfc3339
 
-LIMIT_DEFAULT = 1024
 # monitor.go: of a server without a setting of its own.
-CONSUMERS_DEFAULT_MAX = 1000
-Parts = Mapping[str, Mapping[str, Any]]
+CONSUMERS_DEFAULT_MAX: Final = 1000
+# Streams and consumers on one page. nats-server has no bound.
+DETAILS_MAX: Final = 100_000
 
 
-@dataclass(frozen=True, slots=True)
-class JszQuery:
-    account: str
-    accounts: bool
-    streams: bool
-    consumers: bool
-    config: bool
-    offset: int
-    limit: int
+class Parts:
+    """What the shards say of their streams together."""
 
-    def for_shards(self) -> dict[str, Any]:
-        """What a shard has to know of it."""
-        return {
-            "acc": self.account,
-            "streams": self.streams,
-            "consumers": self.consumers,
-            "config": self.config,
-        }
-
-
-def read_query(given: Mapping[str, str]) -> JszQuery:
-    """Raises BadQuery. What is asked for implies what holds it: consumers are of streams, streams of accounts."""
-
-    def flag(name: str) -> bool:
-        text = given.get(name, "")
-        if text in ("", "0", "false", "False", "f", "F", "FALSE"):
-            return False
-        if text in ("1", "true", "True", "t", "T", "TRUE"):
-            return True
-        raise BadQuery(f"error decoding boolean '{text}' for '{name}': invalid syntax")
-
-    def number(name: str, default: int) -> int:
-        text = given.get(name, "")
-        try:
-            return max(int(text), 0) if text else default
-        except ValueError:
-            raise BadQuery(f"error decoding '{text}' for '{name}': invalid syntax") from None
-
-    consumers = flag("consumers")
-    streams = consumers or flag("streams")
-    account = given.get("acc", "")
-    accounts = bool(account) or streams or flag("accounts")
-    limit = number("limit", LIMIT_DEFAULT) or LIMIT_DEFAULT
-    return JszQuery(account, accounts, streams, consumers, flag("config"), number("offset", 0), limit)
+    def __init__(self, parts: list[Mapping[str, Any]]) -> None:
+        self.config: dict[str, Any] = next((dict(part["config"]) for part in parts if "config" in part), {})
+        self.limits: dict[str, list[int]] = {}
+        usage: dict[str, list[Mapping[str, int]]] = {}
+        for part in parts:
+            self.limits |= part.get("limits", {})
+            for name, row in part.get("accounts", {}).items():
+                usage.setdefault(name, []).append(row)
+        self.accounts = {name: _sum(rows) for name, rows in usage.items()}
+        self.total = _sum(list(self.accounts.values()))
 
 
 def _sum(rows: list[Mapping[str, int]]) -> dict[str, int]:
     return {name: sum(row[name] for row in rows) for name in rows[0]} if rows else {}
 
 
-def _usage(total: Mapping[str, int], accounts: int) -> dict[str, Any]:
+async def parts_of(source: Source) -> Parts:
+    """Usage and settings of all shards."""
+    parts = [await source.ask(shard, "jsz", {}) for shard in range(source.statistics.shards)]
+    return Parts([part for part in parts if part is not None])
+
+
+def _usage(total: Mapping[str, int], accounts: int, level: int) -> dict[str, Any]:
     """JetStreamStats."""
     return {
         "memory": total.get("memory", 0),
@@ -74,65 +50,98 @@ def _usage(total: Mapping[str, int], accounts: int) -> dict[str, Any]:
         "reserved_storage": total.get("reserved_storage", 0),
         "accounts": accounts,
         "ha_assets": 0,
-        "api": {
-            "level": limits.API_LEVEL,
-            "total": total.get("api_total", 0),
-            "errors": total.get("api_errors", 0),
-        },
+        "api": {"level": level, "total": total.get("api_total", 0), "errors": total.get("api_errors", 0)},
     }
-
-
-def _accounts(parts: Parts) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for part in parts.values():
-        for name, account in part.get("accounts", {}).items():
-            found.setdefault(name, []).append(account)
-    return found
-
-
-def _config(parts: Parts) -> dict[str, Any]:
-    return next((dict(part["config"]) for part in parts.values() if "config" in part), {})
 
 
 def varz(parts: Parts) -> dict[str, Any]:
-    """The `jetstream` of /varz."""
-    accounts = _accounts(parts)
-    total = _sum([account["usage"] for each in accounts.values() for account in each])
+    """The `jetstream` of /varz; nothing where there are no streams."""
+    if not parts.config:
+        return {}
     return {
-        "config": _config(parts),
-        "stats": _usage(total, len(accounts)),
+        "config": parts.config,
+        "stats": _usage(parts.total, len(parts.accounts), limits.API_LEVEL),
         "limits": {"default_max_consumers": CONSUMERS_DEFAULT_MAX},
     }
 
 
-def jsz(server_id: str, parts: Parts, query: JszQuery, now_ns: int) -> dict[str, Any]:
-    """/jsz."""
-    accounts = _accounts(parts)
-    total = _sum([account["usage"] for each in accounts.values() for account in each])
-    body = _usage(total, len(accounts))
-    body |= {"server_id": server_id, "now": rfc3339(now_ns)}
-    config = _config(parts)
-    if not config:
-        return body | {"disabled": True, "config": {}, "limits": {}}
+async def jsz(source: Source, query: JszQuery, server_id: str, now_ns: int) -> dict[str, Any]:
+    """The page."""
+    parts = await parts_of(source)
+    total = parts.total
+    if not parts.config:
+        body = _usage({}, 0, 0) | {"server_id": server_id, "now": rfc3339(now_ns), "disabled": True}
+        nothing = {"max_memory": 0, "max_storage": 0}
+        return body | {"config": nothing, "streams": 0, "consumers": 0, "messages": 0, "bytes": 0, "total": 0}
+    body = _usage(total, len(parts.accounts), limits.API_LEVEL)
     body |= {
-        "config": config,
+        "server_id": server_id,
+        "now": rfc3339(now_ns),
+        "config": parts.config,
         "limits": {"default_max_consumers": CONSUMERS_DEFAULT_MAX},
         "streams": total.get("streams", 0),
-        "consumers": total.get("consumers", 0),
-        "messages": total.get("messages", 0),
-        "bytes": total.get("memory", 0) + total.get("storage", 0),
     }
-    if query.accounts:
-        names = sorted(accounts)[query.offset : query.offset + query.limit]
-        details = [_account(name, accounts[name], query) for name in names]
-        body["account_details"] = details
-    return body | {"total": len(accounts)}
+    # One server leads everything that it has.
+    leads = query.raft and total.get("streams", 0)
+    body |= {"streams_leader": total["streams"]} if leads else {}
+    body["consumers"] = total.get("consumers", 0)
+    body |= {"consumers_leader": total["consumers"]} if leads and total["consumers"] else {}
+    body |= {"messages": total.get("messages", 0), "bytes": total.get("memory", 0) + total.get("storage", 0)}
+    names = sorted(parts.accounts)
+    if query.account in parts.accounts:
+        names = [query.account]
+    elif query.accounts:
+        names = names[query.offset :][: query.limit]
+    else:
+        names = []
+    if names:
+        body["account_details"] = [await account_detail(source, name, parts, query) for name in names]
+    return body | {"total": len(parts.accounts)}
 
 
-def _account(name: str, parts: list[Mapping[str, Any]], query: JszQuery) -> dict[str, Any]:
+async def account_detail(source: Source, name: str, parts: Parts, query: JszQuery) -> dict[str, Any]:
     """AccountDetail."""
-    detail = {"name": name, "id": name, **_usage(_sum([part["usage"] for part in parts]), 0)}
+    detail: dict[str, Any] = {"name": name, "id": name, **_usage(parts.accounts[name], 0, 0)}
+    memory, store = parts.limits[name]
+    # What an account without limits has is -1, which is unsigned there.
+    detail |= {"reserved_memory": memory & UINT64_MAX, "reserved_storage": store & UINT64_MAX}
     if query.streams:
-        streams = [stream for part in parts for stream in part.get("streams", ())]
-        detail["stream_detail"] = sorted(streams, key=lambda stream: str(stream["name"]))
+        streams = [row async for row in _streams(source, name, query)]
+        streams.sort(key=lambda stream: str(stream["name"]))
+        if streams:
+            detail["stream_detail"] = streams
     return detail
+
+
+async def _streams(source: Source, account: str, query: JszQuery) -> AsyncIterator[dict[str, Any]]:
+    count = 0
+    for shard in range(source.statistics.shards):
+        asked = {"acc": account, "config": query.config}
+        async for stream in _steps(source, shard, "jsz_streams", asked):
+            if count >= DETAILS_MAX:
+                return
+            count += 1
+            tail = {key: stream.pop(key) for key in ("mirror", "sources") if key in stream}
+            for wanted, direct, key in (
+                (query.consumers, False, "consumer_detail"),
+                (query.consumers and query.direct_consumers, True, "direct_consumer_detail"),
+            ):
+                if not wanted:
+                    continue
+                one = {"acc": account, "stream": stream["name"], "config": query.config, "direct": direct}
+                rows = [row async for row in _steps(source, shard, "jsz_consumers", one)]
+                count += len(rows)
+                if rows:
+                    stream[key] = rows
+            yield stream | tail
+
+
+async def _steps(source: Source, shard: int, op: str, query: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+    first = 0
+    while first >= 0:
+        part = await source.ask(shard, op, {**query, "first": first})
+        if not part:
+            return
+        for row in part["rows"]:
+            yield row
+        first = part["next"]

@@ -1,202 +1,214 @@
-"""The monitoring process: HTTP on a socket that the front has bound, answered from shared memory and by the front.
+"""The monitoring process: HTTP or HTTPS on a socket that the front has bound, answered from shared memory and by the front.
 
-Slow or dead, it harms nobody: shards are asked through the front, for one page at a time, and one request of a kind runs
-at once. Ends when its channel to the front ends.
+Slow or dead, it harms nobody: shards are asked through the front, in steps of a fraction of a millisecond, for one large
+page at a time. Ends when its channel to the front ends.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
+import ssl
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
 
 import orjson
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from shardbroker.ipc.channel import Channel, ChannelClosed
-from shardbroker.monitor import endpoints, jsz
-from shardbroker.monitor.endpoints import BadQuery, Usage
-from shardbroker.shm import stats
-from shardbroker.shm.layout import SLOT_STATES
+from shardbroker.errors import ConfigError
+from shardbroker.ipc.channel import Channel, ChannelClosed, Message
+from shardbroker.ipc.records import from_plain
+from shardbroker.monitor.index import index_page
+from shardbroker.monitor.listener import Listener
+from shardbroker.monitor.pages import NotFound, Pages
+from shardbroker.monitor.query import AccountStatzQuery, BadQuery, UrlArguments
+from shardbroker.monitor.sampler import WINDOW_SECONDS
+from shardbroker.monitor.source import Statistics
+from shardbroker.options import TlsSettings
 from shardbroker.shm.segment import Segment
 
-METHODS = ["GET", "HEAD", "POST"]
-HEADERS = {"Access-Control-Allow-Origin": "*"}
-# monitor.go gives a client 5 s for its headers; connections that say nothing are closed.
-KEEP_ALIVE_SECONDS = 5
-# Connections and requests at once; more are answered 503.
-REQUESTS_MAX = 64
+METHODS: Final = ["GET", "HEAD", "POST"]
+HEADERS: Final = {"Access-Control-Allow-Origin": "*"}
+QUERY_BYTES_MAX: Final = 4096
+# Pages that may be large: so many are made and sent at once, the others wait.
+HEAVY: Final = ("/connz", "/subsz", "/subscriptionsz", "/jsz", "/accountz", "/accstatz", "/metrics/detailed")
+HEAVY_MAX: Final = 2
+
+
+class RemoteSource:
+    """What pages are made of, as the monitoring process gets it: through the front."""
+
+    def __init__(self, segment: Segment, channel: Channel) -> None:
+        self.statistics = Statistics(segment.map)
+        self._channel = channel
+
+    async def front(self, op: str) -> Mapping[str, Any]:
+        return await self._channel.request({"op": op})
+
+    async def ask(self, shard: int, op: str, query: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        answer = await self._channel.request({"op": "ask", "shard": shard, "ask": op, "query": dict(query)})
+        part: Mapping[str, Any] | None = answer["part"]
+        return part
 
 
 class Monitor:
-    """The endpoints, with what they are answered from."""
+    """The endpoints."""
 
-    def __init__(self, segment: Segment, channel: Channel) -> None:
-        self._segment = segment
-        self._channel = channel
+    def __init__(self, pages: Pages) -> None:
+        self._pages = pages
         self._requests: Counter[str] = Counter()
-        self._page_lock = asyncio.Lock()
-        self._cpu: tuple[float, int] | None = None
-        self._cpu_percent = 0.0
+        self._heavy = asyncio.Semaphore(HEAVY_MAX)
 
-    def app(self, base_path: str) -> Starlette:
+    def app(self, base_path: str) -> ASGIApp:
         """The ASGI application, under `base_path`."""
         base = base_path.rstrip("/")
-        pages: dict[str, Callable[[Request], Awaitable[Response]]] = {
-            "/": self._root,
-            "/varz": self._varz,
-            "/connz": self._connz,
-            "/subsz": self._subsz,
-            "/subscriptionsz": self._subsz,
-            "/jsz": self._jsz,
-            "/healthz": self._healthz,
+        pages = self._pages
+        bodies: dict[str, Callable[[UrlArguments], Awaitable[dict[str, Any]]]] = {
+            "/varz": lambda given: pages.varz(self._requests),
+            "/connz": pages.connz,
+            "/routez": pages.routez,
+            "/gatewayz": pages.gatewayz,
+            "/leafz": pages.leafz,
+            "/subsz": pages.subsz,
+            "/subscriptionsz": pages.subsz,
+            "/accountz": lambda given: pages.accountz(given.text("acc")),
+            "/accstatz": lambda given: pages.accstatz(AccountStatzQuery(given.flag("unused"))),
+            "/jsz": pages.jsz,
+            "/ipqueuesz": pages.ipqueuesz,
+            "/raftz": pages.raftz,
         }
-        routes = [Route(base + path, page, methods=METHODS) for path, page in pages.items()]
-        return Starlette(
-            routes=routes, exception_handlers={404: _not_found, BadQuery: _bad_query, ChannelClosed: _gone}
-        )
-
-    async def _root(self, request: Request) -> Response:
-        self._requests["/"] += 1
-        return HTMLResponse(endpoints.root_page(request.url.path))
-
-    async def _varz(self, request: Request) -> Response:
-        self._requests["/varz"] += 1
-        front = await self._channel.request({"op": "varz"})
-        rows = stats.snapshot(self._segment)
-        totals = {
-            name: stats.total(rows, name) for name in rows.dtype.names or () if name != "loop_lag_buckets"
-        }
-        states = stats.slots(self._segment)
-        shards = [
-            {
-                "shard": number,
-                "pid": int(slot["pid"]),
-                "state": SLOT_STATES[int(slot["state"])],
-                "epoch": int(slot["epoch"]),
-                "restarts": int(slot["restarts"]),
-                "connections": int(row["connections"]),
-                "subscriptions": int(row["subscriptions"]),
-                "in_msgs": int(row["in_msgs"]),
-                "out_msgs": int(row["out_msgs"]),
-                "mem": int(row["rss_bytes"]),
-            }
-            for number, (slot, row) in enumerate(zip(states, rows, strict=True))
+        routes = [Route(base + path, self._json(path, body), methods=METHODS) for path, body in bodies.items()]
+        routes += [
+            Route(base + "/healthz", self._healthz, methods=METHODS),
+            Route(base or "/", self._index(base), methods=METHODS),
         ]
-        usage = Usage(
-            totals["rss_bytes"], self._cpu_since_last(totals["cpu_user_us"] + totals["cpu_system_us"])
-        )
-        streams: dict[str, Any] = {}
-        if front["options"]["jetstream"]["enabled"]:
-            parts = await self._channel.request({"op": "jsz", "query": {}})
-            streams = jsz.varz(parts["shards"])
-        return _json(endpoints.varz(front, totals, usage, self._requests, time.time_ns(), shards, streams))
+        if base:
+            routes.append(Route(base + "/", self._index(base), methods=METHODS))
+        inner = Starlette(
+            routes=routes,
+            exception_handlers={
+                404: _no_page, BadQuery: _bad_query, NotFound: _not_found, ChannelClosed: _gone, Exception: _broken,
+            },
+        )  # fmt: skip
+        return self._bounded(inner, base)
 
-    def _cpu_since_last(self, used_us: int) -> float:
-        now = time.monotonic()
-        if self._cpu is not None and now - self._cpu[0] >= 0.5:
-            percent = (used_us - self._cpu[1]) / 1e4 / (now - self._cpu[0])
-            self._cpu_percent = round(max(0.0, percent), 1)
-        if self._cpu is None or now - self._cpu[0] >= 0.5:
-            self._cpu = (now, used_us)
-        return self._cpu_percent
+    def _bounded(self, inner: ASGIApp, base: str) -> ASGIApp:
+        heavy = {base + path for path in HEAVY}
 
-    async def _connz(self, request: Request) -> Response:
-        query = endpoints.connz_query(request.query_params)
-        self._requests["/connz"] += 1
-        async with self._page_lock:
-            answer = await self._channel.request({"op": "connz", "query": query.for_shards()})
-        server_id = await self._server_id()
-        return _json(endpoints.connz(server_id, answer["shards"], query, time.time_ns()))
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            if len(scope["query_string"]) > QUERY_BYTES_MAX:
+                await _text("query string too long", 414)(scope, receive, send)
+            elif scope["path"] in heavy:
+                async with self._heavy:
+                    await inner(scope, receive, send)
+            else:
+                await inner(scope, receive, send)
 
-    async def _subsz(self, request: Request) -> Response:
-        self._requests["/subsz"] += 1
-        query = endpoints.subsz_query(request.query_params)
-        async with self._page_lock:
-            answer = await self._channel.request({"op": "subsz", "query": query.for_shards()})
-        server_id = await self._server_id()
-        return _json(endpoints.subsz(server_id, answer["shards"], query, time.time_ns()))
+        return app
 
-    async def _jsz(self, request: Request) -> Response:
-        self._requests["/jsz"] += 1
-        query = jsz.read_query(request.query_params)
-        async with self._page_lock:
-            answer = await self._channel.request({"op": "jsz", "query": query.for_shards()})
-        return _json(jsz.jsz(await self._server_id(), answer["shards"], query, time.time_ns()))
+    def _json(
+        self, path: str, body: Callable[[UrlArguments], Awaitable[dict[str, Any]]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        # nats-server counts an alias as what it stands for.
+        counted = "/subsz" if path == "/subscriptionsz" else path
 
-    async def _server_id(self) -> str:
-        front = await self._channel.request({"op": "varz"})
-        return str(front["server_id"])
+        async def page(request: Request) -> Response:
+            self._requests[counted] += 1
+            found = await body(_arguments(request))
+            data = orjson.dumps(found, option=orjson.OPT_INDENT_2)
+            return Response(data, media_type="application/json", headers=HEADERS)
+
+        return page
+
+    def _index(self, base: str) -> Callable[[Request], Awaitable[Response]]:
+        async def page(request: Request) -> Response:
+            self._requests["/"] += 1
+            return HTMLResponse(index_page(base))
+
+        return page
 
     async def _healthz(self, request: Request) -> Response:
         self._requests["/healthz"] += 1
-        answer = await self._channel.request({"op": "healthz"})
-        if answer["ready"]:
-            return Response(b'{"status":"ok"}', media_type="application/json", headers=HEADERS)
-        body = {"status": "unavailable", "status_code": 503, "error": "a shard is being started"}
-        return Response(orjson.dumps(body), 503, media_type="application/json", headers=HEADERS)
+        status, body = await self._pages.healthz(_arguments(request))
+        return Response(orjson.dumps(body), status, media_type="application/json", headers=HEADERS)
 
 
-def _json(body: dict[str, Any]) -> Response:
-    data = orjson.dumps(body, option=orjson.OPT_INDENT_2)
-    return Response(data, media_type="application/json", headers=HEADERS)
+def _arguments(request: Request) -> UrlArguments:
+    # Of several values the first counts, as in Go's url.Values.Get.
+    return UrlArguments(dict(reversed(request.query_params.multi_items())))
 
 
-async def _not_found(request: Request, error: Exception) -> Response:
-    return PlainTextResponse("404 page not found\n", 404, {"X-Content-Type-Options": "nosniff"})
+def _text(text: str, status: int) -> Response:
+    return PlainTextResponse(text, status, {"X-Content-Type-Options": "nosniff"})
+
+
+async def _no_page(request: Request, error: Exception) -> Response:
+    return _text("404 page not found\n", 404)
 
 
 async def _bad_query(request: Request, error: Exception) -> Response:
-    return PlainTextResponse(str(error), 400, {"X-Content-Type-Options": "nosniff"})
+    return _text(str(error), 400)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    return _text(str(error), 404)
 
 
 async def _gone(request: Request, error: Exception) -> Response:
-    return PlainTextResponse("the broker is stopping", 503)
+    return _text("the broker is stopping", 503)
 
 
-class _Server(uvicorn.Server):
-    """Without uvicorn's signal handlers: signals are for the front."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
+async def _broken(request: Request, error: Exception) -> Response:
+    return _text("internal error", 500)
 
 
-def run_monitor(segment: Segment, channel: Channel, listener: socket.socket, base_path: str) -> int:
-    """Serve until the front has gone; the exit status."""
-    asyncio.run(_serve(segment, channel, listener, base_path))
+def run_monitor(
+    segment: Segment, channel: Channel, listener: socket.socket, base_path: str, tls: dict[str, Any] | None
+) -> int:
+    """Serve until the front has gone; the exit status. `tls`: fields of TlsSettings, for HTTPS."""
+    asyncio.run(_serve(segment, channel, listener, base_path, tls))
     return 0
 
 
-async def _serve(segment: Segment, channel: Channel, listener: socket.socket, base_path: str) -> None:
-    config = uvicorn.Config(
-        Monitor(segment, channel).app(base_path),
-        log_config=None,
-        log_level="critical",
-        access_log=False,
-        lifespan="off",
-        interface="asgi3",
-        http="h11",
-        ws="none",
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=REQUESTS_MAX,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        h11_max_incomplete_event_size=64 << 10,
-    )
-    server = _Server(config)
+async def _serve(
+    segment: Segment, channel: Channel, sock: socket.socket, base_path: str, tls: dict[str, Any] | None
+) -> None:
+    pages = Pages(RemoteSource(segment, channel))
+    listener = Listener(Monitor(pages).app(base_path), sock, tls_context(tls) if tls is not None else None)
+    ended = asyncio.Event()
 
-    def end(_: Channel) -> None:
-        server.should_exit = True
-        server.force_exit = True
+    def on_message(channel: Channel, message: Message, descriptors: list[int]) -> None:
+        # A reload: for connections to come. The front has read the same files already.
+        if message.get("op") == "tls" and message["tls"] is not None:
+            try:
+                listener.tls = tls_context(message["tls"])
+            except ConfigError:
+                return
 
-    channel.start(lambda channel, message, descriptors: None, end)
-    await server.serve(sockets=[listener])
+    channel.start(on_message, lambda _: ended.set())
+    serving = asyncio.get_running_loop().create_task(listener.serve())
+    sampling = asyncio.get_running_loop().create_task(_sample(pages))
+    await ended.wait()
+    serving.cancel()
+    sampling.cancel()
+
+
+async def _sample(pages: Pages) -> None:
+    while True:
+        await asyncio.sleep(WINDOW_SECONDS - time.monotonic() % WINDOW_SECONDS + 0.001)
+        pages.sampler.refresh()
+
+
+def tls_context(fields: dict[str, Any]) -> ssl.SSLContext:
+    """As for clients, but nobody is asked for a certificate (server.go startMonitoring). Raises ConfigError."""
+    # Only here: the library behind it is large.
+    from shardbroker.shard.tls import server_context
+
+    plain = {**fields, "verify": False, "verify_and_map": False, "pinned_certs": ()}
+    return server_context(from_plain(TlsSettings, plain))

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import os
 import traceback
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shardbroker import errors
 from shardbroker.auth.gate import ANYBODY, Identity, Login, Refusal
 from shardbroker.auth.model import Permissions
-from shardbroker.auth.trust import AccountBook
+from shardbroker.auth.trust import AccountBook, Bearer
 from shardbroker.clock import Clock
 from shardbroker.errors import ClientError, CloseReason
 from shardbroker.hot.engine import EVENTS, Engine
@@ -28,7 +29,7 @@ from shardbroker.shard.callout import Callout
 from shardbroker.shard.closed import ClosedConnections
 from shardbroker.shard.connect import DEFAULTS, ConnectError, ConnectOptions, parse_connect
 from shardbroker.shard.logins import Logins
-from shardbroker.shard.report import ConnectionRow, sort_rows
+from shardbroker.shard.report import ConnectionRow
 from shardbroker.stream.gojson import format_time
 from shardbroker.wire.redact import redact
 
@@ -46,6 +47,8 @@ EVENT_TRACE = EVENTS["trace"]
 EVENT_SNAPSHOTS_COMPLETE = EVENTS["snapshots_complete"]
 LEVEL_ERROR, LEVEL_WARNING, LEVEL_NOTICE, LEVEL_DEBUG = 1, 2, 3, 4
 TRACE_IN, TRACE_OUT, TRACE_PAYLOAD_IN, TRACE_PAYLOAD_OUT = 0, 1, 2, 3
+
+SLOW_CONSUMERS = (CloseReason.SLOW_CONSUMER_PENDING_BYTES, CloseReason.SLOW_CONSUMER_WRITE_DEADLINE)
 
 # What a nonce is made of; base64url makes 15 characters of it (nkey.go).
 NONCE_BYTES = 11
@@ -164,6 +167,29 @@ class Client:
             auth_token=options.auth_token or upgrade.token,
         )
 
+    def more(self) -> dict[str, Any]:
+        """What only some have of what /connz shows, by its name there; no secrets."""
+        more: dict[str, Any] = {}
+        if self.transport is not None:
+            if self.kind == "websocket":
+                more["type"] = "websocket"
+            tls = self.transport.tls
+            if tls is not None:
+                more["tls_version"] = tls.version.removeprefix("TLSv")
+                more["tls_cipher_suite"] = tls.suite
+                if tls.first:
+                    more["tls_first"] = True
+        identity = self.identity
+        if identity is not None:
+            # client.go issuerForClient
+            if isinstance(identity.bearer, Bearer):
+                more["issuer_key"] = identity.bearer.issuer
+            elif identity.kind == "nkey":
+                more["issuer_key"] = identity.account
+            if identity.tags:
+                more["tags"] = list(identity.tags)
+        return more
+
     def about(self) -> dict[str, Any]:
         """What a callout is told of it beside its login."""
         said = self.options or DEFAULTS
@@ -195,6 +221,7 @@ class Watcher(Protocol):
     def left(
         self, describe: Callable[[], dict[str, Any]], account: str, counts: tuple[int, int, int, int], reason: int, /
     ) -> None: ...
+    def refused(self, described: dict[str, Any], account: str, reason: int, /) -> None: ...
 
 
 class Clients:
@@ -230,7 +257,8 @@ class Clients:
         self._apply_transports(options)
         # Connections by slot, and those that have ended
         self._by_slot: list[Client | None] = []
-        self._closed = ClosedConnections(closed_max)
+        self.closed = ClosedConnections(closed_max)
+        self.slow_consumers: Counter[str] = Counter()  # by account
         self._connects: dict[bytes, ConnectOptions] = {}
         self._expiries: dict[int, asyncio.TimerHandle] = {}  # by client id
         self.open_count = 0
@@ -377,7 +405,7 @@ class Clients:
             said |= {name: value for name, value in named.items() if value}
         if rtt_ns:
             said["rtt"] = rtt_ns
-        return said | {"kind": "Client", "client_type": "nats"}
+        return said | {"kind": "Client", "client_type": client.more().get("type", "nats")}
 
     def client(self, slot: int, client_id: int) -> Client | None:
         """The client at a slot, if it is still the same."""
@@ -405,10 +433,6 @@ class Clients:
                     self._engine.send(slot, client_id, info.line(client_id, client.ip, client.nonce, client.kind))
                 return True
         return False
-
-    def account_rows(self) -> list[tuple[Any, ...]]:
-        """This shard's part of what is known of accounts; see Engine.account_rows."""
-        return [(name.decode("utf-8", "replace"), *row) for name, *row in self._engine.account_rows()]
 
     def _client(self, slot: int, client_id: int) -> Client | None:
         client = self._by_slot[slot] if slot < len(self._by_slot) else None
@@ -541,6 +565,8 @@ class Clients:
         if isinstance(answer, Refusal) and self._options.debug:
             self._log.debug(f"{client} - {answer.reason}")
         self._log.error(f"{client} - authentication error{_who(client.options)}")
+        if self.watcher is not None:
+            self.watcher.refused(self._described(client, 0), client.account, CloseReason.AUTHENTICATION_VIOLATION)
         self._send_error(slot, client, errors.AUTHORIZATION_VIOLATION)
 
     def _expel(self, slot: int, client: Client, answer: Refusal) -> None:
@@ -569,7 +595,9 @@ class Clients:
             timer.cancel()
         stop_ns = self._clock.time_ns()
         offset = stop_ns - self._clock.monotonic_ns()
-        self._closed.append(_row(client, row[2:11], offset, stop_ns, reason))
+        self.closed.append(self.row(client, row[2:11], offset, stop_ns, reason))
+        if reason in SLOW_CONSUMERS:
+            self.slow_consumers[client.account] += 1
         if reason in _TOLD_REASONS or self._options.debug:
             self._log_closed(client, reason)
         if self.watcher is not None and client.identity is not None:
@@ -739,58 +767,40 @@ class Clients:
 
     # -- monitoring --
 
-    def connz(self, query: dict[str, Any]) -> dict[str, Any]:
-        """This shard's part of a /connz: {"total": n, "rows": [...]}, rows sorted and at most offset + limit."""
-        state, cid, user = query["state"], query["cid"], query["user"]
-        rows: list[ConnectionRow] = []
-        total = 0
-        if state in ("open", "all"):
-            opened = self._open_rows()
-            total += len(opened)
-            rows += opened
-        if state in ("closed", "all"):
-            total += len(self._closed)
-            rows += self._closed.rows()
-        account = query.get("acc", "")
-        if account:
-            rows = [row for row in rows if row.account == account]
-            total = len(rows)
-        if cid:
-            rows = [row for row in rows if row.cid == cid]
-        elif user:
-            rows = [row for row in rows if row.user == user]
-        rows = sort_rows(rows, query["sort"])[: query["offset"] + query["limit"]]
-        if query["subs"]:
-            slots = {client.client_id: slot for slot, client in self._each()}
-            rows = [self._with_subscriptions(row, slots.get(row.cid)) for row in rows]
-        return {"total": total, "rows": [tuple(row) for row in rows]}
-
-    def _open_rows(self) -> list[ConnectionRow]:
-        offset = self._clock.time_ns() - self._clock.monotonic_ns()
-        rows = []
-        for row in self._engine.connections():
-            client = self._client(row[0], row[1])
-            if client is not None:
-                rows.append(_row(client, row[2:11], offset, 0, 0))
-        return rows
-
-    def _with_subscriptions(self, row: ConnectionRow, slot: int | None) -> ConnectionRow:
-        if slot is None:
-            return row
-        return row._replace(
-            subs=[_subscription(sub)[:5] for sub in self._engine.subscriptions(slot, row.cid)]
+    def row(
+        self, client: Client, numbers: tuple[int, ...], offset_ns: int, stop_ns: int = 0, reason: int = 0
+    ) -> ConnectionRow:
+        """A connection for monitoring. numbers: engine.CONNECTION_FIELDS from in_msgs to stalls; offset_ns: of their clock to
+        the time since 1970."""
+        in_msgs, in_bytes, out_msgs, out_bytes, pending, subscriptions, rtt_ns, activity_ns, stalls = numbers
+        said = client.options or DEFAULTS
+        more = client.more()
+        record = self.accounts.record(client.account) if more else None
+        if record is not None and record.tag:
+            more["name_tag"] = record.tag
+        return ConnectionRow(
+            client.client_id,
+            client.ip,
+            client.port,
+            client.start_ns,
+            activity_ns + offset_ns if activity_ns else client.start_ns,
+            stop_ns,
+            reason,
+            rtt_ns,
+            pending,
+            in_msgs,
+            out_msgs,
+            in_bytes,
+            out_bytes,
+            stalls,
+            subscriptions,
+            said.name,
+            said.lang,
+            said.version,
+            client.user,
+            client.account,
+            more or None,
         )
-
-    def subsz(self, query: dict[str, Any]) -> dict[str, Any]:
-        """This shard's part of a /subsz: {"stats": {...}, "total": n, "rows": [...]}"""
-        account = query.get("acc", "").encode() or None
-        answer: dict[str, Any] = {"stats": self._engine.sublist_stats(account), "total": 0, "rows": []}
-        if query["subs"]:
-            test = query["test"].encode() or None
-            found = self._engine.all_subscriptions(test, account)
-            answer["total"] = len(found)
-            answer["rows"] = [_subscription(sub) for sub in found[: query["offset"] + query["limit"]]]
-        return answer
 
 
 def _who(said: ConnectOptions | None) -> str:
@@ -811,48 +821,6 @@ def without_secrets(text: bytes) -> bytes:
     if text[:7].upper() == b"CONNECT":
         return redact(text)
     return text
-
-
-def _row(
-    client: Client, numbers: tuple[int, ...], offset_ns: int, stop_ns: int, reason: int
-) -> ConnectionRow:
-    in_msgs, in_bytes, out_msgs, out_bytes, pending, subscriptions, rtt_ns, activity_ns, stalls = numbers
-    said = client.options or DEFAULTS
-    return ConnectionRow(
-        client.client_id,
-        client.ip,
-        client.port,
-        client.start_ns,
-        activity_ns + offset_ns if activity_ns else client.start_ns,
-        stop_ns,
-        reason,
-        rtt_ns,
-        pending,
-        in_msgs,
-        out_msgs,
-        in_bytes,
-        out_bytes,
-        stalls,
-        subscriptions,
-        said.name,
-        said.lang,
-        said.version,
-        client.user,
-        client.account,
-    )
-
-
-def _subscription(sub: tuple[Any, ...]) -> list[Any]:
-    subject, queue, sid, delivered, most, _, client_id, account = sub
-    return [
-        subject.decode("utf-8", "replace"),
-        queue.decode("utf-8", "replace") if queue is not None else None,
-        sid.decode("utf-8", "replace"),
-        delivered,
-        most,
-        client_id,
-        account.decode("utf-8", "replace"),
-    ]
 
 
 def _printable(text: bytes) -> str:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
+from typing import Any
 
 import orjson
 
@@ -28,6 +29,7 @@ class ClosedConnections:
     def __init__(self, most: int) -> None:
         self.most = max(most, 0)
         self._blocks: deque[bytes] = deque()
+        self._dropped = 0  # blocks that are no longer kept: the first one's number
         self._recent: list[bytes] = []
 
     def __len__(self) -> int:
@@ -44,9 +46,19 @@ class ClosedConnections:
             self._recent = []
             while (len(self._blocks) - 1) * BLOCK_ROWS >= self.most:
                 self._blocks.popleft()
+                self._dropped += 1
 
-    def rows(self) -> list[ConnectionRow]:
-        """All of them, oldest first."""
-        packed = [row for block in self._blocks for row in orjson.loads(zlib.decompress(block))]
-        packed += map(orjson.loads, self._recent)
-        return [ConnectionRow._make(row) for row in packed[max(0, len(packed) - self.most) :]]
+    def packed(self, first: int, most: int) -> tuple[list[bytes], list[list[Any]], int]:
+        """(blocks, recent rows, number to go on with or -1): `most` blocks from the number `first` on (0: the oldest), with the
+        last ones the recent rows. All together they may be up to BLOCK_ROWS more than `self.most`: the oldest ones too many."""
+        start = max(first - self._dropped, 0)
+        blocks = [self._blocks[at] for at in range(start, min(start + most, len(self._blocks)))]
+        if start + most < len(self._blocks):
+            return blocks, [], self._dropped + start + most
+        return blocks, [orjson.loads(row) for row in self._recent], -1
+
+    @staticmethod
+    def unpack(block: bytes) -> list[list[Any]]:
+        """The rows of a block. Any process."""
+        rows: list[list[Any]] = orjson.loads(zlib.decompress(block))
+        return rows

@@ -11,6 +11,7 @@ import resource
 from shardbroker.shm.layout import SegmentMap, structs
 
 _FIELDS = {field.name: field.offset for field in structs()["shard_stats"][1]}
+_COUNTS = {field.name: field.count for field in structs()["shard_stats"][1]}
 _PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
@@ -27,6 +28,11 @@ class Gauges:
         """Any process."""
         value: int = self._words[shard * self._row_words + _FIELDS[field] // 8]
         return value
+
+    def read_array(self, shard: int, field: str) -> list[int]:
+        """Any process; a field of several words."""
+        first = shard * self._row_words + _FIELDS[field] // 8
+        return self._words[first : first + _COUNTS[field]].tolist()
 
     def write(self, shard: int, field: str, value: int) -> None:
         """Home shard only."""

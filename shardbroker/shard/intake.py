@@ -8,9 +8,10 @@
     lame_duck                            INFO with ldm to those who understand it
     addresses {addresses}                where else clients can go: INFO to those who understand it
     close_all  id, spread                close all connections within so many seconds; answered when that is done
-    connz, subsz, accounts, jsz   id, query   answered with this shard's part
+    jsz, and monitoring.py's   id, query   answered with this shard's part
     kick, client_ldm   id, cid           close a client, or tell it to go elsewhere; answered with whether it is here
     system_answer  subject, payload, account   to be published
+    system_event   id, and the same      to be published if anyone listens; answered with whether
     stop                                 flush, close, end the process
 
 Home shard only.
@@ -20,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from shardbroker.ipc.channel import Channel, Message
@@ -50,7 +51,8 @@ class Intake:
         on_stop: Callable[[], None],
         on_client_ldm: Callable[[int], bool],
         on_answer: Callable[[Message], None],
-        jsz: Callable[[dict[str, Any]], dict[str, Any]],
+        on_broker_event: Callable[[Message], bool],
+        questions: Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]],
     ) -> None:
         # Whole life
         self._channel = channel
@@ -62,7 +64,8 @@ class Intake:
         self._on_stop = on_stop
         self._on_client_ldm = on_client_ldm
         self._on_answer = on_answer
-        self._jsz = jsz
+        self._on_broker_event = on_broker_event
+        self._questions = questions
         self._closing: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -76,20 +79,16 @@ class Intake:
         op = message["op"]
         if op == "sockets":
             self._sockets(message, descriptors)
-        elif op == "connz":
-            channel.send({"re": message["id"], **self._clients.connz(message["query"])})
-        elif op == "subsz":
-            channel.send({"re": message["id"], **self._clients.subsz(message["query"])})
-        elif op == "accounts":
-            channel.send({"re": message["id"], "rows": self._clients.account_rows()})
+        elif op in self._questions:
+            channel.send({"re": message["id"], **self._questions[op](message["query"])})
         elif op == "kick":
             channel.send({"re": message["id"], "found": self._clients.kick(message["cid"])})
         elif op == "client_ldm":
             channel.send({"re": message["id"], "found": self._on_client_ldm(message["cid"])})
         elif op == "system_answer":
             self._on_answer(message)
-        elif op == "jsz":
-            channel.send({"re": message["id"], **self._jsz(message["query"])})
+        elif op == "system_event":
+            channel.send({"re": message["id"], "wanted": self._on_broker_event(message)})
         elif op == "settings":
             self._on_settings(message["options"])
         elif op == "shed":

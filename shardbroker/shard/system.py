@@ -11,6 +11,7 @@ Source of subjects and bodies: nats-server's events.go. Home shard only.
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Callable
@@ -30,11 +31,15 @@ from shardbroker.options import Options
 EVENT_REQUEST: Final = EVENTS["request"]
 EVENT_MESSAGE: Final = EVENTS["message"]
 SERVER_REQUESTS: Final = (
-    "IDZ", "STATSZ", "VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "GATEWAYZ", "LEAFZ", "ACCOUNTZ", "HEALTHZ",
+    "IDZ", "STATSZ", "VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "GATEWAYZ", "LEAFZ", "ACCOUNTZ", "JSZ", "HEALTHZ", "IPQUEUESZ",
+    "RAFTZ",
 )  # fmt: skip
 SERVER_COMMANDS: Final = ("KICK", "LDM", "RELOAD")
-ACCOUNT_REQUESTS: Final = ("CONNZ", "SUBSZ", "INFO", "CONNS", "STATZ")
+ACCOUNT_REQUESTS: Final = ("CONNZ", "SUBSZ", "LEAFZ", "JSZ", "INFO", "CONNS", "STATZ")
 ACCOUNT_PINGS: Final = ("STATZ", "CONNZ")
+# The first STATSZ event comes soon, then ever more rarely (events.go startStatszTimer, heartbeatStatsz).
+STATSZ_SECONDS_MIN: Final = 0.25
+STATSZ_SECONDS_MAX: Final = 10.0
 USER_INFO: Final = b"$SYS.REQ.USER.INFO"
 # What an account that is not the system's may ask about itself, and which request that is.
 OWN_REQUESTS: Final = {
@@ -145,6 +150,33 @@ class System:
             }  # fmt: skip
             self._publish(subject, event)
         self._count(account)
+
+    def refused(self, described: dict[str, Any], account: str, reason: int) -> None:
+        """A connection was closed for want of credentials (sendAuthErrorEvent); nobody knows whose it is."""
+        subject = f"$SYS.SERVER.{self._server.server_id}.CLIENT.AUTH.ERR".encode()
+        if self._wanted(subject):
+            event = self._event("client_disconnect")
+            client = self._person(described, account) | {"stop": event["timestamp"]}
+            nothing = {"msgs": 0, "bytes": 0}
+            event |= {"client": client, "sent": nothing, "received": nothing, "reason": close_text(reason)}
+            self._publish(subject, event)
+
+    async def tell_statistics(self) -> None:
+        """Have the front publish STATSZ while someone listens; on the shard that answers requests. Ends when cancelled."""
+        subject = f"$SYS.SERVER.{self._server.server_id}.STATSZ"
+        pause = STATSZ_SECONDS_MIN
+        while self._account and self._shard == 0:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, STATSZ_SECONDS_MAX)
+            if self._wanted(subject.encode()):
+                self._front.send({"op": "system_statsz", "subject": subject})
+
+    def on_broker_event(self, message: Message) -> bool:
+        """Something that the front says of the whole broker; whether anyone listens."""
+        wanted = self._wanted(message["subject"].encode())
+        if wanted:
+            self.on_answer(message)
+        return wanted
 
     def _count(self, account: str) -> None:
         """Let the front tell how many connections the account has now (accConnsUpdate)."""

@@ -35,6 +35,7 @@ _SUITES = {
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
 }
+_GO_SUITES = {openssl: name for name, openssl in _SUITES.items()}
 # What is taken when the file names none: forward secrecy and authenticated encryption only.
 _SUITES_DEFAULT = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
@@ -96,6 +97,16 @@ def names_of(cert_file: str) -> tuple[str, ...]:
         return ()
 
 
+def certificate_end(settings: TlsSettings) -> int:
+    """When the first certificate of a listener ends, nanoseconds since 1970; 0 when it cannot be read any more."""
+    file = settings.cert_file or (settings.certificates[0][0] if settings.certificates else "")
+    try:
+        certificate = x509.load_pem_x509_certificate(Path(file).read_bytes())
+    except (OSError, ValueError):
+        return 0
+    return int(certificate.not_valid_after_utc.timestamp()) * 1_000_000_000
+
+
 def _choose_by_name(contexts: list[ssl.SSLContext], names: list[tuple[str, ...]]) -> None:
     """Answer a client that says whom it means (SNI) with the certificate for that name; else with the first."""
 
@@ -117,6 +128,12 @@ class TlsState:
     cipher: str
     certificate: bytes = b""
     names: tuple[str, ...] = ()
+    first: bool = False  # the handshake came before INFO
+
+    @property
+    def suite(self) -> str:
+        """The cipher suite by the name that Go has for it."""
+        return _GO_SUITES.get(self.cipher, self.cipher)
 
 
 class TlsLayer:

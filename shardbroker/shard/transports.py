@@ -15,6 +15,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from websockets.exceptions import ProtocolError
@@ -266,7 +267,8 @@ class Transport:
             if pins and not pinned(tls.state(), pins):
                 self._fail("TLS handshake error: certificate not pinned", CloseReason.TLS_HANDSHAKE_ERROR)
                 return False
-            self._transports.owner.secured(self._slot, self._client_id, tls.state())
+            first = self._kind != "websocket" and not self._greeting
+            self._transports.owner.secured(self._slot, self._client_id, replace(tls.state(), first=first))
         if self.websocket is None and not self._plain:
             self._flows()
         return True

@@ -28,6 +28,7 @@ from shardbroker.shard.gauges import Gauges, ProcessUsage
 from shardbroker.shard.intake import Intake
 from shardbroker.shard.internal import InternalClients, message_of
 from shardbroker.shard.loop import Selector
+from shardbroker.shard.monitoring import Monitoring
 from shardbroker.shard.system import ServerInfo, System
 from shardbroker.shm.layout import SegmentMap
 from shardbroker.stream.settings import stream_accounts, stream_settings
@@ -109,7 +110,8 @@ class Worker:
             on_stop=self._stop,
             on_client_ldm=self._client_lame_duck,
             on_answer=lambda message: self.system.on_answer(message),
-            jsz=lambda query: self.streams.jsz(query) if self.streams is not None else {},
+            on_broker_event=lambda message: self.system.on_broker_event(message),
+            questions=Monitoring(self._engine, self.clients, SystemClock()).ops | self._stream_questions(),
         )
         self.internal = InternalClients(self._engine)
         self.system = self._make_system()
@@ -155,6 +157,18 @@ class Worker:
         services.open()
         self.selector.watch_hooks(services.store.eventfd)
         return services
+
+    def _stream_questions(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+        """What monitoring asks about streams; there may be none yet, or at all."""
+
+        def asks(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
+            def answer(query: dict[str, Any]) -> dict[str, Any]:
+                found: dict[str, Any] = getattr(self.streams, name)(query) if self.streams is not None else {}
+                return found
+
+            return answer
+
+        return {name: asks(name) for name in ("jsz", "jsz_streams", "jsz_consumers", "health")}
 
     def _on_other(self, event: tuple[Any, ...]) -> bool:
         """Messages to what the broker itself serves; all else is the streams'. Whether it was for anyone."""
@@ -205,9 +219,11 @@ class Worker:
         self._serve_claims()
         self.clients.use_callout(self._make_callout())
         self._intake.start()
-        usage = asyncio.get_running_loop().create_task(self._watch_usage())
+        loop = asyncio.get_running_loop()
+        tasks = [loop.create_task(self._watch_usage()), loop.create_task(self.system.tell_statistics())]
         await self._stopped.wait()
-        usage.cancel()
+        for task in tasks:
+            task.cancel()
         self.clients.end()
         self._engine.stop()
         # Closing many subscriptions takes several turns; a turn of the data path is an iteration of this loop.

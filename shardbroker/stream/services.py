@@ -23,13 +23,17 @@ from shardbroker.stream.consumers import Consumers, ShardConsumers
 from shardbroker.stream.errors import ApiError
 from shardbroker.stream.manager import HOT, Logger, Manager, Settings
 from shardbroker.stream.peers import decode
-from shardbroker.stream.stream import Stream
+from shardbroker.stream.stream import LOG_FAILED, Stream
 
 EVENT_REQUEST: Final = EVENTS["request"]
 EVENT_MESSAGE: Final = EVENTS["message"]
 EVENT_PEER: Final = EVENTS["peer"]
 EVENT_NOTE: Final = EVENTS["note"]
 USAGE_SECONDS: Final = 0.25
+# Streams and consumers described in one step for monitoring: a few tenths of a millisecond.
+STREAMS_STEP: Final = 8
+CONSUMERS_STEP: Final = 16
+FAILED_MAX: Final = 100
 
 
 class Services:
@@ -116,22 +120,17 @@ class Services:
         for capture in self.native.work():
             capture.owner.on_batch()
 
+    # -- monitoring, in steps that hold nobody up --
+
     def jsz(self, query: dict[str, Any]) -> dict[str, Any]:
-        """This shard's part of /jsz: each account's usage, and with `streams`, `consumers`, `config` what it has."""
-        wanted = query.get("acc") or None
-        accounts = {}
-        for manager in self.managers.values():
-            if wanted is not None and manager.account != wanted:
-                continue
-            part: dict[str, Any] = {"usage": manager.usage({})}
-            accounts[manager.account] = part
-            if query.get("streams"):
-                part["streams"] = [
-                    _detail(stream, query, manager.server_name) for stream in manager.streams.values()
-                ]
+        """This shard's part of /jsz: each account's usage, and how it is set up."""
         settings = self._settings
         return {
-            "accounts": accounts,
+            "accounts": {manager.account: manager.usage({}) for manager in self.managers.values()},
+            "limits": {
+                manager.account: [manager.limits.max_memory, manager.limits.max_store]
+                for manager in self.managers.values()
+            },
             "config": {
                 "max_memory": settings.max_memory,
                 "max_storage": settings.max_store,
@@ -144,6 +143,55 @@ class Services:
                 **({"domain": settings.domain} if settings.domain else {}),
                 "strict": settings.strict,
             },
+        }
+
+    def jsz_streams(self, query: dict[str, Any]) -> dict[str, Any]:
+        """STREAMS_STEP streams of an account from the place `first` on, by name; `next`: where to go on, or -1."""
+        manager = self.managers.get(query["acc"].encode())
+        names = sorted(manager.streams) if manager is not None else []
+        first = query["first"]
+        rows = [
+            _detail(manager.streams[name], query, manager.server_name)
+            for name in names[first : first + STREAMS_STEP]
+            if manager is not None
+        ]
+        return {"rows": rows, "next": first + STREAMS_STEP if first + STREAMS_STEP < len(names) else -1}
+
+    def jsz_consumers(self, query: dict[str, Any]) -> dict[str, Any]:
+        """The same of a stream's consumers; CONSUMERS_STEP of them. `direct`: instead those that clients do not list."""
+        manager = self.managers.get(query["acc"].encode())
+        stream = manager.streams.get(query["stream"]) if manager is not None else None
+        if stream is None or not isinstance(stream.consumers, Consumers):
+            return {"rows": [], "next": -1}
+        entries = [entry for entry in stream.consumers.entries.values() if entry.config.direct == bool(query.get("direct"))]
+        entries.sort(key=lambda entry: entry.name)
+        first = query["first"]
+        rows = [stream.consumers.info(entry) for entry in entries[first : first + CONSUMERS_STEP]]
+        if not query.get("config"):
+            for row in rows:
+                row.pop("config", None)
+        return {"rows": rows, "next": first + CONSUMERS_STEP if first + CONSUMERS_STEP < len(entries) else -1}
+
+    def health(self, query: dict[str, Any]) -> dict[str, Any]:
+        """What /healthz asks: whether an account, a stream, a consumer is here, and which streams cannot write.
+
+        `failed`: [account, stream] of those; at most FAILED_MAX."""
+        managers = self.managers.values()
+        failed = [
+            [manager.account, stream.name]
+            for manager in managers
+            for stream in manager.streams.values()
+            if stream.log.status == LOG_FAILED
+        ]
+        manager = self.managers.get(query.get("account", "").encode())
+        stream = manager.streams.get(query.get("stream", "")) if manager is not None else None
+        consumers = stream.consumers if stream is not None else None
+        wanted = query.get("consumer", "")
+        return {
+            "failed": failed[:FAILED_MAX],
+            "account": manager is not None,
+            "stream": stream is not None,
+            "consumer": isinstance(consumers, Consumers) and any(e.name == wanted for e in consumers.public()),
         }
 
     def _usage(self, fields: dict[str, Any]) -> list[int]:
@@ -173,12 +221,6 @@ def _detail(stream: Stream, query: dict[str, Any], leader: str) -> dict[str, Any
     if query.get("config"):
         out["config"] = info["config"]
     out["state"] = info["state"]
-    if query.get("consumers") and isinstance(stream.consumers, Consumers):
-        found = [stream.consumers.info(entry) for entry in stream.consumers.public()]
-        if not query.get("config"):
-            for row in found:
-                row.pop("config", None)
-        out["consumer_detail"] = found
     for name in ("mirror", "sources"):
         if name in info:
             out[name] = info[name]

@@ -22,7 +22,7 @@ HISTORY = st.lists(st.tuples(st.booleans(), st.lists(SIDS, max_size=60)), max_si
 
 def held(shard: Shard) -> dict[bytes, bytes]:
     """sid -> subject, as the engine has it."""
-    rows = shard.engine.subscriptions(shard.slots[CLIENT], CLIENT)
+    rows = shard.engine.subscriptions(shard.slots[CLIENT], CLIENT)[1]
     found = {row[2]: row[0] for row in rows}
     assert len(found) == len(rows), "a sid stands in two places"
     return found

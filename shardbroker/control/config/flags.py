@@ -48,6 +48,7 @@ FLAGS: Final = (
     _flag("a addr net", "string", "host"),
     _flag("n name server_name", "string", "server_name"),
     _flag("m http_port", "int", "http_port"),
+    _flag("ms https_port", "int", "https_port"),
     _flag("P pid", "string", "pid_file"),
     _flag("ports_file_dir", "string", "ports_file_dir"),
     _flag("client_advertise", "string", "client_advertise"),
@@ -82,7 +83,6 @@ FLAGS: Final = (
     _flag("s syslog", "bool"),
     _flag("r remote_syslog", "string"),
     _flag("profile", "int"),
-    _flag("ms https_port", "int"),
 )
 _BY_NAME: Final = {name: flag for flag in FLAGS for name in flag.names}
 
@@ -179,6 +179,7 @@ Server Options:
         --server_name <server_name>  Server name (default: auto)
     -P, --pid <file>                 File to store PID
     -m, --http_port <port>           Use port for http monitoring
+    -ms,--https_port <port>          Use port for https monitoring
     -c, --config <file>              Configuration file
     -t                               Test configuration and exit
     -sl,--signal <signal>[=<pid>]    Send signal to a running server (ldm, stop, quit, term, reopen, reload)
@@ -235,5 +236,4 @@ Common Options:
     -v, --version                    Show version
 
 Accepted, without effect yet: -s, --syslog, -r, --remote_syslog, --profile
-Refused, as not served yet: -ms, --https_port
 """

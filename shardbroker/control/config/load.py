@@ -19,9 +19,6 @@ from shardbroker.control.config.values import port
 from shardbroker.errors import ConfigError
 from shardbroker.options import ClusterSettings, JetStreamSettings, Options, TlsSettings
 
-_REFUSED: Final = {
-    "ms": "monitoring over HTTPS is not served yet, so the server would talk in the clear",
-}
 _NO_SYSLOG: Final = "logging to syslog is not served yet; log lines go to stderr or the log file"
 _WARNED: Final = {
     "s": _NO_SYSLOG,
@@ -64,9 +61,6 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
 
 
 def _from_flags(given: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
-    errors = [f"flag -{name}: {why}" for name, why in _REFUSED.items() if given.get(name)]
-    if errors:
-        raise ConfigError("\n".join(errors))
     warnings += [f"flag -{name}: {why}" for name, why in _WARNED.items() if given.get(name)]
     fields: dict[str, Any] = {}
     for name, value in given.items():
@@ -75,7 +69,7 @@ def _from_flags(given: dict[str, Any], warnings: list[str]) -> dict[str, Any]:
         elif name in _COMBINED:
             fields |= dict.fromkeys(_COMBINED[name], value)
     # A port 0 is the flag's default, so it says nothing (opts.go).
-    for name, default in (("port", limits.PORT_DEFAULT), ("http_port", 0)):
+    for name, default in (("port", limits.PORT_DEFAULT), ("http_port", 0), ("https_port", 0)):
         if fields.get(name) == 0:
             fields[name] = default
     # The other way of authorization in the file does not count beside one on the command line.
@@ -130,7 +124,7 @@ def _check(fields: dict[str, Any]) -> list[str]:
     """What single settings cannot tell (server.go validateOptions): warnings. Raises ConfigError."""
     o = Options(**fields)
     errors = []
-    for name, number in (("port", o.port), ("http_port", o.http_port)):
+    for name, number in (("port", o.port), ("http_port", o.http_port), ("https_port", o.https_port)):
         try:
             port(number)
         except ValueError as error:

@@ -278,8 +278,6 @@ def _write_timeout(key: str, entry: Entry, into: _File) -> None:
         )
 
 
-_NO_HTTPS: Final = "monitoring over HTTPS is not served yet, so the server would talk in the clear"
-
 SETTINGS: Final[dict[str, Handler]] = {
     # Processes: ours
     "shardbroker": _ours,
@@ -293,6 +291,8 @@ SETTINGS: Final[dict[str, Handler]] = {
     "http": _address("http_host", "http_port"),
     "http_port": _set("http_port", values.read_port),
     "monitor_port": _set("http_port", values.read_port),
+    "https": _address("http_host", "https_port"),
+    "https_port": _set("https_port", values.read_port),
     "http_base_path": _set("http_base_path", values.read_string),
     "server_name": _set("server_name", _server_name),
     "server_tags": _set("server_tags", values.read_strings),
@@ -367,8 +367,6 @@ SETTINGS: Final[dict[str, Handler]] = {
     "store_dir": _store_dir,
     "storedir": _store_dir,
     # Unsafe to ignore
-    "https": _refused(_NO_HTTPS),
-    "https_port": _refused(_NO_HTTPS),
     "gateway": _refused("gateways are not served yet; messages would not travel"),
     "proxies": _refused("proxies are not served yet, so the server would admit whom it should not"),
     "proxy_protocol": _refused("the PROXY protocol is not served yet; no client could connect"),
