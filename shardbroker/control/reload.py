@@ -87,6 +87,8 @@ def reload_options(
         new = dataclasses.replace(new, port=current.port)
     if new.http_port == -1:
         new = dataclasses.replace(new, http_port=current.http_port)
+    if new.https_port == -1:
+        new = dataclasses.replace(new, https_port=current.https_port)
     if new.websocket.port and current.websocket.port:
         websocket = dataclasses.replace(
             new.websocket,

@@ -113,7 +113,7 @@ def test_users_are_shown_when_asked_for(monitored: Monitored) -> None:
     assert "authorized_user" not in web.json("/connz")["connections"][0]
     assert len(web.json("/connz?user=me")["connections"]) == 1
     assert web.json("/connz?user=other")["connections"] == []
-    for path in ("/varz", "/connz?auth=1&subs=detail", "/subsz?subs=1"):
+    for path in ("/varz", "/connz?auth=1&subs=detail", "/subsz?subs=1", "/accountz?acc=$G", "/accstatz?unused=1"):
         assert "s3cret" not in web.get(path)[2]
 
 
@@ -130,6 +130,9 @@ def test_users_are_shown_when_asked_for(monitored: Monitored) -> None:
         ("/connz?offset=99999999999999999999", 400, "value out of range"),
         ("/connz?offset=9223372036854775807&limit=9223372036854775807", 200, '"connections": []'),
         ("/subsz?test=a..b", 400, "invalid test subject"),
+        ("/connz?" + "x" * 5000, 414, "query string too long"),
+        ("/connz?auth=0&auth=x", 200, "connections"),
+        ("/connz?%00=%ff&%c3%a9=1;2", 200, "connections"),
         ("/varz?%0d%0aX: y", 200, "server_id"),
     ],
 )
@@ -137,6 +140,40 @@ def test_answers(monitored: Monitored, path: str, status: int, words: str) -> No
     _, web = monitored(workers=1)
     found, _, body = web.get(path.replace(" ", "%20"))
     assert (found, words in body) == (status, True), body
+
+
+def test_a_base_path(monitored: Monitored) -> None:
+    _, web = monitored(workers=1, config='http_base_path: "/nats"\n')
+    assert web.json("/nats/varz")["http_base_path"] == "/nats"
+    assert 'href="/nats/connz"' in web.get("/nats")[2]
+    assert web.get("/nats/")[0] == 200
+    assert web.get("/varz")[0] == web.get("/")[0] == web.get("/natsvarz")[0] == 404
+
+
+def test_many_connections_are_gathered_in_steps(monitored: Monitored) -> None:
+    """More than a shard tells at once, of connections and of subscriptions."""
+    broker, web = monitored()
+    clients = [broker.client().connect(name=f"n{n}") for n in range(700)]
+    for number, client in enumerate(clients):
+        client.send("".join(f"SUB s.{number}.{n} {n}\r\n" for n in range(3))).flush()
+    clients[0].send("".join(f"SUB more.{n} x{n}\r\n" for n in range(500))).flush()
+    page = web.json("/connz?subs=1&sort=subs&limit=2000")
+    assert (page["total"], page["num_connections"], len({one["name"] for one in page["connections"]})) == (700, 700, 700)
+    assert page["connections"][0]["name"] == "n0" and len(page["connections"][0]["subscriptions_list"]) == 503
+    assert all(len(one["subscriptions_list"]) == 3 for one in page["connections"][1:])
+    everything = web.json("/subsz?subs=1&limit=5000")
+    subjects = [one["subject"] for one in everything["subscriptions_list"]]
+    assert (everything["total"], len(subjects), len(set(subjects))) == (2600, 2600, 2600)
+    parts = [web.json(f"/subsz?subs=1&limit=900&offset={offset}")["subscriptions_list"] for offset in (0, 900, 1800)]
+    assert [one["subject"] for part in parts for one in part] == subjects
+    assert web.json("/subsz?subs=1&test=s.5.1")["total"] == 1
+    names = [one["name"] for offset in range(0, 700, 100) for one in web.json(f"/connz?offset={offset}&limit=100")["connections"]]
+    assert sorted(names) == sorted(f"n{n}" for n in range(700))
+    for client in clients[:300]:
+        client.close()
+    wait_until(lambda: web.json("/connz?state=closed&limit=1")["total"] == 300, "all to be closed")
+    ended = web.json("/connz?state=closed")["connections"]
+    assert sorted(one["name"] for one in ended) == sorted(f"n{n}" for n in range(300))
 
 
 def test_a_stopped_shard_is_left_out(monitored: Monitored) -> None:

@@ -120,6 +120,12 @@ def test_users_by_certificate(fresh_broker: Start, authority: Authority, user: s
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/connz?auth=1") as answer:
         (row,) = json.load(answer)["connections"]
     assert row["authorized_user"] == user
+    assert row["tls_version"] == "1.3" and row["tls_cipher_suite"].startswith("TLS_")
+    (certificate,) = row["tls_peer_certs"]
+    assert certificate["subject"] == CLIENT_SUBJECT
+    assert len(certificate["spki_sha256"]) == len(certificate["cert_sha256"]) == 64
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/connz") as answer:
+        assert "tls_peer_certs" not in json.load(answer)["connections"][0]
     client.flush()
 
 
