@@ -132,12 +132,6 @@ def test_port_zero_on_the_command_line_says_nothing(tmp_path: Path) -> None:
     assert load(["-p", "0", "-m", "0"]).port == 4222
 
 
-@pytest.mark.parametrize("flag", ["-ms=1"])
-def test_unsafe_flags_are_refused(flag: str) -> None:
-    with pytest.raises(ConfigError, match="not served yet"):
-        load([flag])
-
-
 @pytest.mark.parametrize("flags", [["--tls"], ["--tlsverify"], ["--tls", "--tlscert=x"]])
 def test_tls_needs_a_certificate_and_a_key(flags: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"TLS Server .* must be present and valid"):
@@ -199,6 +193,7 @@ def test_harmless_flags_are_warned_about(flag: str) -> None:
     [
         ("-p 70000", "port: 70000 is no port"),
         ("-m -2", "http_port: -2 is no port"),
+        ("-ms -2", "https_port: -2 is no port"),
         ("--workers 0", "workers: 0 is none"),
         ("--workers 65", "workers: 65 is none"),
         ("--ring-size 5000", "ring-size: 5000 is not a power of two"),
