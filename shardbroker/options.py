@@ -157,6 +157,9 @@ class Options:
     log_file: str = ""
     log_size_limit: int = 0  # 0: no limit
     log_max_files: int = 0  # 0: keep all backups
+    log_format: Literal["text", "json"] = "text"
+    syslog: bool = False  # the machine's; a log_file goes before it
+    remote_syslog: str = ""  # udp://host:port, tcp://host:port, unix:///path
     logtime: bool = True
     logtime_utc: bool = False
     debug: bool = False

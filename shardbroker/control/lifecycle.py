@@ -37,6 +37,7 @@ from shardbroker.auth.nkey import new_server_key
 from shardbroker.auth.resolver import DirectoryStore, ResolverError
 from shardbroker.auth.trust import make_store
 from shardbroker.control.helper import Helper
+from shardbroker.control.log_process import LogProcess
 from shardbroker.control.logs import Log
 from shardbroker.control.reload import reload_options
 from shardbroker.control.requests import ControlSocket, Requests
@@ -131,6 +132,14 @@ class Front:
 
     async def serve(self) -> int:
         """Everything from the first log line to the last."""
+        writer = LogProcess(self.log)
+        writer.start()
+        try:
+            return await self._serve()
+        finally:
+            await writer.stop()
+
+    async def _serve(self) -> int:
         asyncio.get_running_loop().set_exception_handler(log_exception(self.log))
         self._handle_signals()
         self._say_hello()
@@ -494,8 +503,10 @@ class Front:
             self._stop.set()
 
     def _reopen_logs(self) -> None:
-        self.log.reopen()
-        self.supervisor.send_all({"op": "reopen"})
+        try:
+            self.log.reopen()
+        except BrokerError as error:
+            self.log.error(str(error))
 
     def _reload(self) -> None:
         old = self.options

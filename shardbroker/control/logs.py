@@ -1,49 +1,67 @@
-"""Log lines in nats-server's form, to stderr or a file that all processes of the broker append to.
+"""The log as front and shards see it: levels, and a pipe to the process that writes.
 
-    [pid] 2026/11/24 10:02:11.482113 [INF] Server is ready
+No process of the broker waits for a disk, a terminal or a network because it has something to say: a line is one write to
+a pipe that does not block, and `shardbroker: log` does the rest. Lines that find the pipe full are lost and counted; the
+count is in the next line that finds room. Before that process runs, and after it has ended, the front writes itself.
 
-Every line is one write to a descriptor opened with O_APPEND, so lines of several processes never mix. Log helpers of
-clients' test suites read these lines. Source: logger/log.go and log.go. A Log may be used after a fork: the process id in
-a line is that of the process that writes it. Nothing here may be given a password or token; wire/redact.py
-takes them out of what a client sent.
+Log helpers of clients' test suites read these lines, so their form is nats-server's (logger/log.go). A Log may be used
+after a fork. Nothing here may be given a password or token; wire/redact.py takes them out of what a client sent.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
-import re
+import select
 import time
 from collections.abc import Callable
 from typing import Final, Self
 
+import orjson
+from setproctitle import setproctitle
+
+from shardbroker.control.log_lines import (
+    DEBUG,
+    ERROR,
+    FATAL,
+    FINISH,
+    FRONT,
+    INFO,
+    REOPEN,
+    SETTINGS,
+    TRACE,
+    WARNING,
+    Assembler,
+    Line,
+    records,
+)
+from shardbroker.control.log_writer import LogSettings, Writer, check
 from shardbroker.errors import BrokerError
 from shardbroker.options import Options
 
-STDERR: Final = 2
-FILE_MODE: Final = 0o640
-
-# year.month.day.hour.minute.second.nanosecond behind the file's name, as logger/log.go names backups.
-_BACKUP: Final = re.compile(r"\d{4}(\.\d\d){5}\.\d{1,9}")
+# Linux lets anybody have a pipe of 1 MiB (pipe-max-size): ten thousand lines.
+PIPE_BYTES: Final = 1 << 20
+READ_BYTES: Final = 1 << 16
+# An order to the writing process must not be lost; the front waits so long for room.
+ORDER_SECONDS: Final = 1.0
 
 
 class Log:
-    """The log of one broker. Front, shards and monitor each use their copy of it (by fork).
-
-    Only the process that created it rotates the file; the others notice by its inode, at most once a second.
-    """
+    """The log of one broker. Front and shards each use their copy of it (by fork)."""
 
     def __init__(self, options: Options, *, time_ns: Callable[[], int] = time.time_ns) -> None:
         # Whole life
         self._time_ns = time_ns
+        self._settings = LogSettings.of(options)
+        self._writer = Writer(self._settings, time_ns=time_ns)
         self._owner = os.getpid()
-        # Changed by apply()
-        self._path = ""
-        self._descriptor = STDERR
-        self._second = -1  # the last line's second and its text: formatting a time costs more than the rest
-        self._second_text = ""
-        self._looked_ns = 0
-        self.apply(options)
+        # Of this process
+        self._process = FRONT
+        self._lost = 0
+        # While a process writes for us
+        self._input, self._output = -1, -1
+        self._set_levels(options)
 
     def __enter__(self) -> Self:
         return self
@@ -54,135 +72,163 @@ class Log:
     # -- lines --
 
     def notice(self, text: str, /) -> None:
-        self._write("INF", text)
+        self._say(INFO, text)
 
     def warning(self, text: str, /) -> None:
-        self._write("WRN", text)
+        self._say(WARNING, text)
 
     def error(self, text: str, /) -> None:
-        self._write("ERR", text)
+        self._say(ERROR, text)
 
     def fatal(self, text: str, /) -> None:
         """The last line before the end; ending is the caller's."""
-        self._write("FTL", text)
+        self._say(FATAL, text)
 
     def debug(self, text: str, /) -> None:
         if self._debug:
-            self._write("DBG", text)
+            self._say(DEBUG, text)
 
     def trace(self, text: str, /) -> None:
         if self._trace:
-            self._write("TRC", text)
+            self._say(TRACE, text)
 
-    def _write(self, label: str, text: str) -> None:
-        line = f"[{os.getpid()}] {self._stamp()}[{label}] {text}\n".encode("utf-8", "backslashreplace")
-        if self._path:
-            self._look_after_file(len(line))
-        # A full disk or a closed pipe: the line is lost, the broker goes on.
-        with contextlib.suppress(OSError):
-            os.write(self._descriptor, line)
+    def of_shard(self, shard: int) -> None:
+        """What this process says from now on, this shard says."""
+        self._process = shard
 
-    def _stamp(self) -> str:
-        if not self._logtime:
-            return ""
-        now = self._time_ns()
-        second, rest = divmod(now, 1_000_000_000)
-        if second != self._second:
-            moment = time.gmtime(second) if self._utc else time.localtime(second)
-            self._second, self._second_text = second, time.strftime("%Y/%m/%d %H:%M:%S", moment)
-        return f"{self._second_text}.{rest // 1000:06d} "
+    def _say(self, kind: int, text: str) -> None:
+        line = Line(self._time_ns(), os.getpid(), self._process, kind, text)
+        if self._output < 0:
+            self._writer.write([line])
+            return
+        if self._lost:
+            words = f"{self._lost} log lines were lost: they came faster than they could be written"
+            if not self._send(Line(line.time_ns, line.pid, line.process, WARNING, words)):
+                self._lost += 1
+                return
+            self._lost = 0
+        if not self._send(line):
+            self._lost += 1
 
-    # -- the file --
+    def _send(self, line: Line) -> bool:
+        try:
+            for record in records(line):
+                os.write(self._output, record)
+        except OSError:
+            # Full; or the process that reads has died, and its successor will find what is in the pipe.
+            return False
+        return True
+
+    # -- settings --
 
     def apply(self, options: Options) -> None:
         """Use these settings from the next line on. Raises BrokerError when the file cannot be opened."""
-        self._debug = options.debug
-        self._trace = options.trace
-        self._logtime = options.logtime
-        self._utc = options.logtime_utc
-        self._limit = options.log_size_limit
-        self._files_max = options.log_max_files
-        self._second = -1
-        if options.log_file != self._path:
-            descriptor = _open(options.log_file) if options.log_file else STDERR
-            self._replace(descriptor)
-            self._path = options.log_file
+        settings = LogSettings.of(options)
+        if self._output < 0:
+            self._writer.apply(settings)
+        elif os.getpid() == self._owner:
+            check(settings)
+            self._order(SETTINGS, orjson.dumps(settings.as_dict()).decode())
+        self._settings = settings
+        self._set_levels(options)
 
     def reopen(self) -> None:
-        """Open the file by its name again, after someone has moved it away (SIGUSR1). Without a file: nothing."""
-        if not self._path:
-            return
+        """Open the file by its name again, after someone has moved it away (SIGUSR1)."""
+        if self._output < 0:
+            self._writer.reopen()
+        else:
+            self._order(REOPEN, "")
+
+    def _set_levels(self, options: Options) -> None:
+        self._debug = options.debug
+        self._trace = options.trace
+
+    def _order(self, kind: int, text: str) -> None:
+        line = Line(self._time_ns(), os.getpid(), self._process, kind, text)
+        poll = select.poll()
+        poll.register(self._output, select.POLLOUT)
+        for record in records(line):
+            poll.poll(ORDER_SECONDS * 1000)
+            try:
+                os.write(self._output, record)
+            except OSError:
+                raise BrokerError("the log does not take its new settings: it cannot be written") from None
+
+    # -- the process that writes --
+
+    def open_pipe(self) -> int:
+        """From now on lines go into a pipe; the descriptor from which `write_for` reads them. The front only, once."""
+        self._input, self._output = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        os.set_blocking(self._input, True)
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+        return self._input
+
+    def write_for(self) -> int:
+        """Write what comes through the pipe until nobody has its other end; the exit status. The writing process."""
+        setproctitle("shardbroker: log")
+        writer, assembler = self._writer, Assembler()
+        self._follow()
+        finish = False
+        while not finish and (data := os.read(self._input, READ_BYTES)):
+            finish = _take(writer, list(assembler.feed(data)))
+        writer.write(assembler.end())
+        writer.close()
+        return 0
+
+    def finish(self) -> bool:
+        """Ask the writing process to end when it has written what was said until now. Whether it will hear it."""
         try:
-            self._replace(_open(self._path))
-        except BrokerError as error:
-            self.error(f"{error}; the old file is kept")
-            return
-        if os.getpid() == self._owner:
-            self.notice(f'File log re-opened: "{self._path}"')
+            self._order(FINISH, "")
+        except BrokerError:
+            return False
+        return True
+
+    def close_pipe(self) -> None:
+        """The writing process has ended: what is said now is written here again, behind its lines."""
+        if self._output >= 0:
+            os.close(self._output)
+            os.close(self._input)
+            self._input, self._output = -1, -1
+            self._follow()
+
+    def _follow(self) -> None:
+        """The settings may have changed since this process's writer was made, and another one has rotated the file."""
+        with contextlib.suppress(BrokerError):
+            self._writer.apply(self._settings)
+        self._writer.follow()
 
     def close(self) -> None:
         """Close the file; lines go to stderr from here on."""
-        self._replace(STDERR)
-        self._path = ""
+        self._writer.close()
 
     def descriptors(self) -> list[int]:
-        """What a forked process must keep open to write lines."""
-        return [self._descriptor]
+        """What a forked process must keep open to say something."""
+        return [self._output] if self._output >= 0 else self._writer.descriptors()
 
-    def _replace(self, descriptor: int) -> None:
-        old, self._descriptor = self._descriptor, descriptor
-        if old not in (STDERR, descriptor):
-            os.close(old)
-
-    def _look_after_file(self, more: int) -> None:
-        if not self._limit:
-            return
-        if os.getpid() != self._owner:
-            now = time.monotonic_ns()
-            if now - self._looked_ns > 1_000_000_000:
-                self._looked_ns = now
-                self._follow()
-            return
-        try:
-            if os.fstat(self._descriptor).st_size > self._limit:
-                self._rotate()
-        except OSError:
-            # Tried again with the next line.
-            return
-
-    def _follow(self) -> None:
-        with contextlib.suppress(OSError, BrokerError):
-            if not os.path.samestat(os.fstat(self._descriptor), os.stat(self._path)):
-                self._replace(_open(self._path))
-
-    def _rotate(self) -> None:
-        now = self._time_ns()
-        stamp = time.strftime("%Y.%m.%d.%H.%M.%S", time.localtime(now // 1_000_000_000))
-        backup = f"{self._path}.{stamp}.{now % 1_000_000_000:09d}"
-        os.rename(self._path, backup)
-        self._replace(_open(self._path))
-        limit, self._limit = self._limit, 0
-        self.notice(f'Rotated log, backup saved as "{backup}"')
-        if self._files_max:
-            self._purge()
-        self._limit = limit
-
-    def _purge(self) -> None:
-        """Keep log_max_num files in all, the newest (logger/log.go logPurge)."""
-        directory, base = os.path.split(self._path)
-        names = os.listdir(directory or ".")
-        backups = sorted(
-            name for name in names if name.startswith(base + ".") and _BACKUP.fullmatch(name[len(base) + 1 :])
-        )
-        for name in backups[: max(0, len(backups) - (self._files_max - 1))]:
-            os.remove(os.path.join(directory, name))
-            self.notice(f'Purged log file "{name}"')
+    def writers_descriptors(self) -> list[int]:
+        """What the writing process must keep open."""
+        return [self._input, *self._writer.descriptors()]
 
 
-def _open(path: str) -> int:
-    try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
-    except OSError as error:
-        raise BrokerError(
-            f"error opening file: open {path}: {(error.strerror or str(error)).lower()}"
-        ) from None
+def _take(writer: Writer, lines: list[Line]) -> bool:
+    """Write lines and follow orders; whether one of these was to finish."""
+    finish = False
+    said: list[Line] = []
+    for line in lines:
+        if line.kind < REOPEN:
+            said.append(line)
+            continue
+        writer.write(said)
+        said = []
+        if line.kind == FINISH:
+            finish = True
+        elif line.kind == REOPEN:
+            writer.reopen()
+        elif line.kind == SETTINGS:
+            try:
+                writer.apply(LogSettings(**orjson.loads(line.text)))
+            except BrokerError as error:
+                writer.say(ERROR, f"The log stays as it was: {error}")
+    writer.write(said)
+    return finish

@@ -22,18 +22,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from shardbroker.ipc.channel import Channel, Message
 from shardbroker.shard.clients import Clients
 
 # server.go lameDuckMode: no need to wait longer than this for the next one.
 CLOSE_INTERVAL_MAX_SECONDS = 1.0
-
-
-class Logger(Protocol):
-    def error(self, text: str, /) -> None: ...
-    def reopen(self) -> None: ...
 
 
 class Intake:
@@ -43,7 +38,6 @@ class Intake:
         self,
         channel: Channel,
         clients: Clients,
-        log: Logger,
         *,
         on_settings: Callable[[dict[str, Any]], None],
         on_lame_duck: Callable[[], None],
@@ -57,7 +51,6 @@ class Intake:
         # Whole life
         self._channel = channel
         self._clients = clients
-        self._log = log
         self._on_settings = on_settings
         self._on_lame_duck = on_lame_duck
         self._on_addresses = on_addresses
@@ -93,8 +86,6 @@ class Intake:
             self._on_settings(message["options"])
         elif op == "shed":
             self._clients.shed(message["count"])
-        elif op == "reopen":
-            self._log.reopen()
         elif op == "lame_duck":
             self._on_lame_duck()
         elif op == "addresses":

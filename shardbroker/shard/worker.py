@@ -44,9 +44,9 @@ STOP_SECONDS = 2.0
 
 
 class ShardLogger(Logger, Protocol):
-    """A log that can also be told of new settings, and that its file was moved away."""
+    """A log that can also be told of new settings, and whose process this is."""
 
-    def reopen(self) -> None: ...
+    def of_shard(self, shard: int) -> None: ...
     def apply(self, options: Options) -> None: ...
 
 
@@ -70,6 +70,7 @@ class ShardSetup:
 def run_shard(setup: ShardSetup) -> int:
     """Serve until the front says stop or has gone; the exit status."""
     setproctitle(f"shardbroker: shard {setup.shard} of {setup.shards}")
+    setup.log.of_shard(setup.shard)
     worker = Worker(setup)
     loop = asyncio.SelectorEventLoop(worker.selector)
     loop.set_exception_handler(log_exception(setup.log))
@@ -103,7 +104,6 @@ class Worker:
         self._intake = Intake(
             setup.channel,
             self.clients,
-            setup.log,
             on_settings=self._apply,
             on_lame_duck=self._lame_duck,
             on_addresses=self._take_addresses,

@@ -49,13 +49,14 @@ def test_term_and_int_end_it_with_0(fresh_broker: Start, number: int) -> None:
 def test_titles_say_what_each_process_is_and_no_secret(fresh_broker: Start) -> None:
     broker = fresh_broker(args=["--user", "someone", "--pass", "s3cret", "-m", "-1"])
     titles = wait_until(
-        lambda: (t := sorted(broker.processes().values())) and len(t) == broker.workers + 2 and t,
+        lambda: (t := sorted(broker.processes().values())) and len(t) == broker.workers + 3 and t,
         "all titles",
     )
-    wait_until(lambda: "shardbroker: monitor" in broker.processes().values(), "the monitor's title")
+    for title in ("shardbroker: monitor", "shardbroker: log"):
+        wait_until(lambda title=title: title in broker.processes().values(), title)
     titles = sorted(broker.processes().values())
     shards = [f"shardbroker: shard {n} of {broker.workers}" for n in range(broker.workers)]
-    assert titles == sorted([f"shardbroker: front 127.0.0.1:{broker.port}", *shards, "shardbroker: monitor"])
+    assert titles == sorted([f"shardbroker: front 127.0.0.1:{broker.port}", *shards, "shardbroker: log", "shardbroker: monitor"])
     assert "s3cret" not in broker.log()
 
 

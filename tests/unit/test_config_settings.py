@@ -166,7 +166,7 @@ def test_what_would_be_unsafe_to_ignore_is_refused(text: str) -> None:
     "text",
     [
         "leafnodes { listen: 127.0.0.1:-1 }", "mqtt { port: 1883 }",
-        "syslog: true", "remote_syslog: x", "prof_port: 1", "disable_sublist_cache: true", "ocsp: true",
+        "prof_port: 1", "disable_sublist_cache: true", "ocsp: true",
         "connect_error_reports: 1", "feature_flags { x: true }", "write_timeout: retry",
     ],
 )  # fmt: skip

@@ -55,6 +55,9 @@ FLAGS: Final = (
     _flag("cluster_name", "string", "cluster_name"),
     _flag("l log", "string", "log_file"),
     _flag("log_size_limit", "int", "log_size_limit"),
+    _flag("log-format log_format", "string", "log_format"),
+    _flag("s syslog", "bool", "syslog"),
+    _flag("r remote_syslog", "string", "remote_syslog"),
     _flag("max_traced_msg_len", "int", "max_traced_msg_len"),
     _flag("T logtime", "bool", "logtime"),
     _flag("logtime_utc", "bool", "logtime_utc"),
@@ -80,8 +83,6 @@ FLAGS: Final = (
     # nats-server's that are not: load.py refuses or warns
     _flag("js jetstream", "bool"),
     _flag("sd store_dir", "string"),
-    _flag("s syslog", "bool"),
-    _flag("r remote_syslog", "string"),
     _flag("profile", "int"),
 )
 _BY_NAME: Final = {name: flag for flag in FLAGS for name in flag.names}
@@ -197,6 +198,9 @@ Logging Options:
     -VV                              Verbose trace
     -DV                              Debug and trace
     -DVV                             Debug and verbose trace
+    -s, --syslog                     Log to syslog
+    -r, --remote_syslog <addr>       Log to a syslog server (udp://localhost:514, tcp://..., unix:///path)
+        --log-format text|json       Form of log lines (default: text, nats-server's)
         --log_size_limit <limit>     Logfile size limit (default: none)
         --max_traced_msg_len <len>   Maximum printable length for traced messages (default: unlimited)
 
@@ -235,5 +239,5 @@ Common Options:
     -h, --help                       Show this message
     -v, --version                    Show version
 
-Accepted, without effect yet: -s, --syslog, -r, --remote_syslog, --profile
+Accepted, without effect yet: --profile
 """

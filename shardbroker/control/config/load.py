@@ -19,10 +19,7 @@ from shardbroker.control.config.values import port
 from shardbroker.errors import ConfigError
 from shardbroker.options import ClusterSettings, JetStreamSettings, Options, TlsSettings
 
-_NO_SYSLOG: Final = "logging to syslog is not served yet; log lines go to stderr or the log file"
 _WARNED: Final = {
-    "s": _NO_SYSLOG,
-    "r": _NO_SYSLOG,
     "profile": "profiling over HTTP is a facility of Go; nothing listens for it",
 }
 # -DV and its like: one flag, several settings.
@@ -153,6 +150,15 @@ def _check(fields: dict[str, Any]) -> list[str]:
         errors.append("server name cannot contain spaces")
     if o.token and (o.user or o.password):
         errors.append("Cannot have a user/pass and token")
+    if o.log_format not in ("text", "json"):
+        errors.append(f'log-format: "{o.log_format}" is neither text nor json')
+    if o.remote_syslog:
+        from shardbroker.control.syslog import parse_address
+
+        try:
+            parse_address(o.remote_syslog)
+        except ConfigError as error:
+            errors.append(str(error))
     if o.client_advertise:
         from shardbroker.wire.info import advertised
 

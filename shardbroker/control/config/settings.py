@@ -215,6 +215,7 @@ OURS: Final[Keys] = keys(
         "control_ring_size control_ring_bytes": ("control_ring_bytes", _ring),
         "overflow_size overflow_bytes_max": ("overflow_bytes_max", _positive),
         "spin": ("spin", values.read_duration),
+        "log_format": ("log_format", values.read_string),
     }
 )
 
@@ -307,6 +308,8 @@ SETTINGS: Final[dict[str, Handler]] = {
     "logfile_size_limit": _set("log_size_limit", _count),
     "log_max_num": _set("log_max_files", _count),
     "logfile_max_num": _set("log_max_files", _count),
+    "syslog": _set("syslog", values.read_bool),
+    "remote_syslog": _set("remote_syslog", values.read_string),
     "logtime": _set("logtime", values.read_bool),
     "logtime_utc": _set("logtime_utc", values.read_bool),
     "debug": _set("debug", values.read_bool),
@@ -376,8 +379,6 @@ SETTINGS: Final[dict[str, Handler]] = {
     "leaf": _links("remotes", "leaf nodes"),
     "mqtt": _warned("MQTT is not served yet; nothing listens for it"),
     "default_js_domain": _warned("there are no leaf nodes yet, so this has no effect"),
-    "syslog": _warned("logging to syslog is not served yet; log lines go to stderr or log_file"),
-    "remote_syslog": _warned("logging to syslog is not served yet; log lines go to stderr or log_file"),
     "prof_port": _warned("profiling over HTTP is a facility of Go; nothing listens for it"),
     "prof_block_rate": _warned("profiling over HTTP is a facility of Go"),
     "ocsp": _warned("OCSP is not served yet; certificates are not stapled"),
