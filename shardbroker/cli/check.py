@@ -2,7 +2,9 @@
 
     config FILE    what a configuration file comes to, or what is wrong in it, with the line that it is about
 
-Exit status: 0 good, 1 errors. Data goes to stdout, errors and warnings to stderr.
+    connection, health, jetstream: probes of a running server; see probe.py
+
+Exit status of `config`: 0 good, 1 errors. Data goes to stdout, errors and warnings to stderr.
 """
 
 from __future__ import annotations
@@ -16,12 +18,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from shardbroker.cli import probe
 from shardbroker.control.config.explain import Explanation, excerpt, explain
 
 
-@click.group(help="Look at something without running it.")
+@click.group(help="Look at a configuration file, or probe a running server.")
 def check() -> None:
     """Its commands do the work."""
+
+
+for _probe in (probe.connection, probe.health, probe.jetstream):
+    check.add_command(_probe)
 
 
 @check.command(help="Explain a configuration file.")

@@ -21,6 +21,7 @@ TOOLS: Final = {
     "doctor": ("shardbroker.cli.doctor", "doctor"),
     "status": ("shardbroker.cli.status", "status"),
     "stream": ("shardbroker.cli.stream", "stream"),
+    "top": ("shardbroker.cli.top", "top"),
     "tune": ("shardbroker.cli.tune", "tune"),
 }
 

@@ -18,6 +18,7 @@ import click
 import orjson
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from shardbroker.control.requests import SOCKET_PREFIX
 from shardbroker.errors import BrokerError
@@ -155,6 +156,34 @@ def _total(lines: list[ShardStatus], lag_ns_p99: float, state: str) -> ShardStat
     )
 
 
+# Turns that take so long keep clients waiting that somebody will notice; nearly full rings hold their writers.
+LAG_NS_HIGH = 100e6
+RING_FILL_HIGH = 0.9
+
+
+def problems(lines: list[ShardStatus]) -> list[str]:
+    """What is not as it should be, worst first; the total is the last line."""
+    found = [f"shard {line.shard} is {line.state}" for line in lines[:-1] if line.state != "READY"]
+    for line in lines[:-1]:
+        if line.state != "READY":
+            continue
+        if line.overflow_bytes:
+            found.append(f"shard {line.shard} has {_size(line.overflow_bytes)} for shards that do not take them")
+        elif line.ring_fill > RING_FILL_HIGH:
+            found.append(f"a ring of shard {line.shard} is {line.ring_fill * 100:.0f} % full")
+        if line.lag_ns_p99 > LAG_NS_HIGH:
+            found.append(f"turns of shard {line.shard} take {_time(line.lag_ns_p99)}")
+    return found
+
+
+def health_line(front: dict[str, Any], lines: list[ShardStatus]) -> str:
+    """All in one line: who, since when, and what is wrong."""
+    up = _shorter(uptime(time.time_ns() - front["start_ns"]))
+    options = front["options"]
+    who = f"{front['server_name']} on {options['host']}:{options['port']}, pid {front['pid']}, up {up}"
+    return f"{who}: {', '.join(problems(lines)) or 'healthy'}"
+
+
 def table(lines: list[ShardStatus]) -> Table:
     """What people see."""
     shown = Table(box=None, pad_edge=False, header_style="bold")
@@ -192,7 +221,8 @@ def as_json(front: dict[str, Any], lines: list[ShardStatus]) -> dict[str, Any]:
     total = {name: value for name, value in rows.pop().items() if name not in ("shard", "pid")}
     names = ("server_id", "server_name", "pid", "start_ns")
     where = {name: front["options"][name] for name in ("host", "port")}
-    return {name: front[name] for name in names} | where | {"shards": rows, "total": total}
+    body = {name: front[name] for name in names} | where | {"problems": problems(lines)}
+    return body | {"shards": rows, "total": total}
 
 
 def _shorter(text: str) -> str:
@@ -234,7 +264,10 @@ def status(pid: int | None, json_wanted: bool, interval: float) -> None:
         sys.stdout.buffer.write(orjson.dumps(as_json(front, lines), option=orjson.OPT_INDENT_2) + b"\n")
     else:
         # A pipe is as wide as the table needs.
-        Console(width=None if sys.stdout.isatty() else 160, highlight=False).print(table(lines))
+        out = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+        out.print(table(lines))
+        style = "red" if lines[-1].state != "READY" else "yellow" if problems(lines) else "green"
+        out.print(Text(health_line(front, lines), style=style), soft_wrap=True)
     sys.exit(EXIT_OK if lines[-1].state == "READY" else EXIT_UNHEALTHY)
 
 

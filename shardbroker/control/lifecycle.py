@@ -39,6 +39,7 @@ from shardbroker.auth.trust import make_store
 from shardbroker.control.helper import Helper
 from shardbroker.control.log_process import LogProcess
 from shardbroker.control.logs import Log
+from shardbroker.control.notify import Notifier
 from shardbroker.control.reload import reload_options
 from shardbroker.control.requests import ControlSocket, Requests
 from shardbroker.control.supervisor import Supervisor
@@ -119,6 +120,7 @@ class Front:
         self.options = options
         self.config_load_ns = self.start_ns
         # State
+        self._notifier = Notifier()
         self._stop = asyncio.Event()
         self._lame_duck: asyncio.Task[None] | None = None
         self._ports_file: Path | None = None
@@ -459,8 +461,21 @@ class Front:
             where = join_host_port(self.options.host, self.options.port)
             self.log.notice(f"Listening for client connections on {where}")
             self.log.notice("Server is ready")
+            self._notifier.ready(self._status())
+            self._notifier.watch(self._healthy, self._status)
+
+    def _status(self) -> str:
+        """What a service manager shows."""
+        return f"{self._shards} workers, {self.placement.open_all()} connections"
+
+    def _healthy(self, seconds: float) -> bool:
+        """Whether every shard that serves has taken a turn in this time; one that is being started has its time."""
+        slots = self.supervisor.shards
+        return all(self.supervisor.responsive(slot.shard, seconds) for slot in slots if slot.ready)
 
     async def _shut_down(self, control: ControlSocket) -> None:
+        self._notifier.stopping("Stopping")
+        self._notifier.close()
         self.log.notice("Initiating Shutdown...")
         self._stop_listening()
         if self._lame_duck is not None:
@@ -509,6 +524,11 @@ class Front:
             self.log.error(str(error))
 
     def _reload(self) -> None:
+        self._notifier.reloading()
+        self._reload_options()
+        self._notifier.ready(self._status())
+
+    def _reload_options(self) -> None:
         old = self.options
         try:
             new, lines = reload_options(old, self._read, self._control_line_max)
@@ -552,6 +572,7 @@ class Front:
 
     async def _be_lame_duck(self) -> None:
         self.log.notice("Entering lame duck mode, stop accepting new clients")
+        self._notifier.stopping("Lame duck: clients are asked to go elsewhere")
         self._stop_listening()
         await self.system.farewell("LAMEDUCK")
         options = self.options

@@ -1,10 +1,9 @@
-"""What the front tells a shard: sockets, other settings, the log to reopen, lame duck, the end; and what monitoring asks.
+"""What the front tells a shard: sockets, other settings, lame duck, the end; and what monitoring asks.
 
     op         fields                    what happens
     sockets    rows, refuse              non-blocking descriptors, [client id, ip, port, listener] each; refuse: text of an -ERR
     settings   options                   a reload
     shed       count                     close so many connections, the newest first
-    reopen                               open the log file anew
     lame_duck                            INFO with ldm to those who understand it
     addresses {addresses}                where else clients can go: INFO to those who understand it
     close_all  id, spread                close all connections within so many seconds; answered when that is done

@@ -171,6 +171,7 @@ Usage: {{program}} [options]
        {{program}} status [--json]
        {{program}} check config <file>
        {{program}} doctor [-c <file>] [--json]
+       {{program}} top [<url>]
 
 Server Options:
         --workers <number>|auto      Worker processes, 1 to {limits.WORKERS_MAX} (default: auto, by the processors)
