@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -16,6 +17,7 @@ from typing import Any
 import pytest
 
 from harness import Broker, RawClient, msg, wait_until
+from shardbroker.cli.status import ShardStatus, problems
 from shardbroker.front.placement import connections_of
 
 Start = Callable[..., Broker]
@@ -292,6 +294,27 @@ def test_status(fresh_broker: Start) -> None:
     assert shown.returncode == 0
     assert re.search(r"^shard +pid +up +conns +subs", shown.stdout, re.M)
     assert re.search(r"^total +5 +10 ", shown.stdout, re.M)
+    last = shown.stdout.splitlines()[-1]
+    assert re.fullmatch(rf"\S+ on 127\.0\.0\.1:{broker.port}, pid {broker.pid}, up \S+: .*", last)
+    assert found["problems"] == [] or all("shard" in problem for problem in found["problems"])
+
+
+def test_status_names_what_is_wrong() -> None:
+    good = ShardStatus(0, 1, "READY", 1, 0, 0, 0, 0, 0, 0, 1e6, 0.5, 0, 1, 0, 0, 0)
+    total = dataclasses.replace(good, shard=-1)
+    assert problems([good, total]) == []
+    bad = [
+        dataclasses.replace(good, shard=0, lag_ns_p99=3e8),
+        dataclasses.replace(good, shard=1, ring_fill=0.95),
+        dataclasses.replace(good, shard=2, overflow_bytes=2048),
+        dataclasses.replace(good, shard=3, state="DEAD", lag_ns_p99=9e9),
+    ]
+    assert problems([*bad, total]) == [
+        "shard 3 is DEAD",
+        "turns of shard 0 take 300.0 ms",
+        "a ring of shard 1 is 95 % full",
+        "shard 2 has 2 KiB for shards that do not take them",
+    ]
 
 
 def test_status_of_no_broker() -> None:

@@ -74,17 +74,6 @@ def test_lines_for_scripts(monitored: tuple[Broker, str], tmp_path: Path) -> Non
     assert rows[1][3] == rows[2][3] == "one;two"
 
 
-@pytest.mark.ours
-def test_shards(monitored: tuple[Broker, str]) -> None:
-    broker, url = monitored
-    done = top(url, "--by", "shard", "-o", "-", "-r", "1", "-d", "0.1")
-    assert (done.returncode, done.stderr) == (0, "")
-    rows = list(csv.reader(io.StringIO(done.stdout)))
-    assert rows[0] == ["TIME", *SHARD_COLUMNS]
-    assert {int(row[1]): int(row[2]) for row in rows[1:]} == broker.shard_pids()
-    assert {row[3] for row in rows[1:]} == {"READY"}
-
-
 def test_the_screen_and_its_keys(monitored: tuple[Broker, str]) -> None:
     _, url = monitored
     master, slave = pty.openpty()

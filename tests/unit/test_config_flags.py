@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -179,9 +180,31 @@ def test_streams() -> None:
     assert not load(["-sd=/x"]).jetstream.enabled
 
 
+def test_where_the_log_goes() -> None:
+    assert load([]).log_format == "text"
+    options = load(["-s", "-r=udp://[::1]:514", "--log-format", "json"])
+    assert (options.syslog, options.remote_syslog, options.log_format) == (True, "udp://[::1]:514", "json")
+    assert options.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["-r", "http://x:1"], 'error invalid network type: "http"'),
+        (["-r", "udp://x"], 'missing host or port in address "x"'),
+        (["-r", "udp://x:99999"], "remote_syslog: Port out of range"),
+        (["-r", "unix://"], "error invalid network type"),
+        (["--log-format", "xml"], 'log-format: "xml" is neither text nor json'),
+    ],
+)
+def test_where_the_log_cannot_go(flags: list[str], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        load(flags)
+
+
 @pytest.mark.parametrize(
     "flag",
-    ["-s", "-r=udp://x", "--profile=1", "--cluster=nats://x:1", "--cluster_listen=nats://x:1"],
+    ["--profile=1", "--cluster=nats://x:1", "--cluster_listen=nats://x:1"],
 )
 def test_harmless_flags_are_warned_about(flag: str) -> None:
     (warning,) = load([flag]).warnings

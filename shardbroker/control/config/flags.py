@@ -169,7 +169,7 @@ def _int(text: str) -> int:
 USAGE: Final = f"""
 Usage: {{program}} [options]
        {{program}} status [--json]
-       {{program}} check config <file>
+       {{program}} check config <file> | connection <url> | health <url> | jetstream <url>
        {{program}} doctor [-c <file>] [--json]
        {{program}} top [<url>]
 
