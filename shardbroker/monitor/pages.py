@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from shardbroker.monitor import accountz, connz, healthz, jsz, links, subsz, varz
+from shardbroker.monitor import accountz, collect, connz, healthz, jsz, links, metrics, shardz, subsz, varz
 from shardbroker.monitor.query import (
     AccountStatzQuery,
     Arguments,
@@ -37,6 +37,7 @@ class Pages:
     def __init__(self, source: Source) -> None:
         self.source = source
         self.sampler = Sampler(source.statistics)
+        self._processes = shardz.Processes()
         self._identity: tuple[str, str] | None = None
 
     async def server(self) -> tuple[str, str]:
@@ -113,6 +114,54 @@ class Pages:
 
     async def healthz(self, given: Arguments) -> tuple[int, Body]:
         return await healthz.healthz(self.source, HealthzQuery.read(given))
+
+    # -- ours --
+
+    async def shardz(self) -> Body:
+        self.sampler.refresh()
+        front = await self.source.front("varz")
+        statistics = self.source.statistics
+        return shardz.shardz(
+            front, statistics, self.sampler, self._processes, time.time_ns(), time.monotonic_ns()
+        )
+
+    async def livez(self) -> tuple[int, Body]:
+        """The front answers."""
+        await self.source.front("varz")
+        return healthz.OK, {"status": "ok"}
+
+    async def readyz(self) -> tuple[int, Body]:
+        """Whether new clients should come here."""
+        if (await self.source.front("varz"))["lame_duck"]:
+            return healthz.UNAVAILABLE, {"status": "unavailable", "error": "lame duck mode"}
+        return await healthz.healthz(self.source, HealthzQuery(js_server_only=True))
+
+    async def metrics(
+        self, requests: Mapping[str, int], rejected: Mapping[str, int], *, detailed: bool = False
+    ) -> bytes:
+        """Prometheus' text."""
+        self.sampler.refresh()
+        source, statistics, now_ns = self.source, self.source.statistics, time.time_ns()
+        front = await source.front("varz")
+        server_id = front["server_id"]
+        families = metrics.Families()
+        collect.pages(families, await self.varz(requests), await self.subscriptions(SubszQuery()), server_id)
+        _, health = await healthz.healthz(source, HealthzQuery())
+        collect.health(families, health["status"], server_id)
+        await collect.connections(families, source, server_id)
+        await collect.streams(families, source, front, now_ns, detailed=detailed)
+        pids = {"front": front["pid"], "monitor": front["monitor_pid"]}
+        usage = {name: self._processes.usage(pid) for name, pid in pids.items() if pid}
+        found = metrics.own(front, statistics, self.sampler, time.monotonic_ns())
+        found += metrics.of_processes(usage)
+        found += metrics.of_monitor(requests, rejected, front["certificates"])
+        if detailed:
+            await collect.connections_detailed(families, source, server_id, now_ns)
+            await collect.accounts(families, source, server_id, now_ns)
+            found.append(metrics.ring_pairs(statistics))
+        return metrics.text([*families.all(), *found])
+
+    # -- nats-server's about itself --
 
     async def ipqueuesz(self, given: Arguments) -> Body:
         """Queues between our processes; nats-server's are within its own. What waits for each shard on rings that are full."""

@@ -26,6 +26,7 @@ from shardbroker.ipc.channel import Channel, ChannelClosed, Message
 from shardbroker.ipc.records import from_plain
 from shardbroker.monitor.index import index_page
 from shardbroker.monitor.listener import Listener
+from shardbroker.monitor.metrics import CONTENT_TYPE
 from shardbroker.monitor.pages import NotFound, Pages
 from shardbroker.monitor.query import AccountStatzQuery, BadQuery, UrlArguments
 from shardbroker.monitor.sampler import WINDOW_SECONDS
@@ -37,7 +38,7 @@ METHODS: Final = ["GET", "HEAD", "POST"]
 HEADERS: Final = {"Access-Control-Allow-Origin": "*"}
 QUERY_BYTES_MAX: Final = 4096
 # Pages that may be large: so many are made and sent at once, the others wait.
-HEAVY: Final = ("/connz", "/subsz", "/subscriptionsz", "/jsz", "/accountz", "/accstatz", "/metrics/detailed")
+HEAVY: Final = ("/connz", "/subsz", "/subscriptionsz", "/jsz", "/accountz", "/accstatz", "/metrics", "/metrics/detailed")
 HEAVY_MAX: Final = 2
 
 
@@ -64,6 +65,8 @@ class Monitor:
         self._pages = pages
         self._requests: Counter[str] = Counter()
         self._heavy = asyncio.Semaphore(HEAVY_MAX)
+        # Whom the door has turned away; set by who opens it
+        self.rejected: Mapping[str, int] = {}
 
     def app(self, base_path: str) -> ASGIApp:
         """The ASGI application, under `base_path`."""
@@ -82,10 +85,15 @@ class Monitor:
             "/jsz": pages.jsz,
             "/ipqueuesz": pages.ipqueuesz,
             "/raftz": pages.raftz,
+            "/shardz": lambda given: pages.shardz(),
         }
         routes = [Route(base + path, self._json(path, body), methods=METHODS) for path, body in bodies.items()]
         routes += [
-            Route(base + "/healthz", self._healthz, methods=METHODS),
+            Route(base + "/healthz", self._health("/healthz", pages.healthz), methods=METHODS),
+            Route(base + "/livez", self._health("/livez", lambda given: pages.livez()), methods=METHODS),
+            Route(base + "/readyz", self._health("/readyz", lambda given: pages.readyz()), methods=METHODS),
+            Route(base + "/metrics", self._metrics("/metrics", detailed=False), methods=METHODS),
+            Route(base + "/metrics/detailed", self._metrics("/metrics/detailed", detailed=True), methods=METHODS),
             Route(base or "/", self._index(base), methods=METHODS),
         ]
         if base:
@@ -133,10 +141,23 @@ class Monitor:
 
         return page
 
-    async def _healthz(self, request: Request) -> Response:
-        self._requests["/healthz"] += 1
-        status, body = await self._pages.healthz(_arguments(request))
-        return Response(orjson.dumps(body), status, media_type="application/json", headers=HEADERS)
+    def _health(
+        self, path: str, check: Callable[[UrlArguments], Awaitable[tuple[int, dict[str, Any]]]]
+    ) -> Callable[[Request], Awaitable[Response]]:
+        async def page(request: Request) -> Response:
+            self._requests[path] += 1
+            status, body = await check(_arguments(request))
+            return Response(orjson.dumps(body), status, media_type="application/json", headers=HEADERS)
+
+        return page
+
+    def _metrics(self, path: str, *, detailed: bool) -> Callable[[Request], Awaitable[Response]]:
+        async def page(request: Request) -> Response:
+            self._requests[path] += 1
+            data = await self._pages.metrics(self._requests, self.rejected, detailed=detailed)
+            return Response(data, headers={"Content-Type": CONTENT_TYPE})
+
+        return page
 
 
 def _arguments(request: Request) -> UrlArguments:
@@ -180,7 +201,9 @@ async def _serve(
     segment: Segment, channel: Channel, sock: socket.socket, base_path: str, tls: dict[str, Any] | None
 ) -> None:
     pages = Pages(RemoteSource(segment, channel))
-    listener = Listener(Monitor(pages).app(base_path), sock, tls_context(tls) if tls is not None else None)
+    monitor = Monitor(pages)
+    listener = Listener(monitor.app(base_path), sock, tls_context(tls) if tls is not None else None)
+    monitor.rejected = listener.rejected
     ended = asyncio.Event()
 
     def on_message(channel: Channel, message: Message, descriptors: list[int]) -> None:

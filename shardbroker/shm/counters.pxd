@@ -41,3 +41,4 @@ cdef inline void counter_loop_lag(shard_stats_t *row, uint64_t lag_ns) noexcept 
     cdef int digits = binary_digits(lag_ns)
     counter_add(&row.loop_lag_buckets[digits if digits < 31 else 31], 1)
     counter_max(&row.loop_lag_ns_max, lag_ns)
+    counter_add(&row.loop_lag_ns_sum, lag_ns)

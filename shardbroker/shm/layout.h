@@ -25,7 +25,7 @@
 #endif
 
 #define SB_MAGIC UINT64_C(0x314b524244524853) /* "SHRDBRK1" in memory */
-#define SB_LAYOUT_VERSION 1
+#define SB_LAYOUT_VERSION 2
 #define SB_SHARDS_MAX 64 /* the directory keeps a set of shards in 64 bits */
 
 /* ---- header: line 0 and 1 are set once by the creator; offsets are from the start of the segment, in bytes ----
@@ -106,7 +106,7 @@ enum sb_slot_state {
     X(ring_full) X(ring_corrupt) X(overflow_bytes) X(overflow_bytes_max)                                              \
     X(redraws) X(redraws_lost) X(control_out) X(control_in)                                                           \
     X(route_hits) X(route_misses) X(directory_full)                                                                   \
-    X(rss_bytes) X(cpu_user_us) X(cpu_system_us) X(loop_lag_ns_max)
+    X(rss_bytes) X(cpu_user_us) X(cpu_system_us) X(loop_lag_ns_max) X(loop_lag_ns_sum)
 
 typedef struct {
 #define SB_STATS_MEMBER(name) uint64_t name;

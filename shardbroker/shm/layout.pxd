@@ -99,6 +99,7 @@ cdef extern from "shardbroker/shm/layout.h" nogil:
         uint64_t cpu_user_us
         uint64_t cpu_system_us
         uint64_t loop_lag_ns_max
+        uint64_t loop_lag_ns_sum
         uint64_t loop_lag_buckets[32]
 
     ctypedef struct directory_header_t "sb_directory_header_t":
