@@ -122,8 +122,9 @@ class Writer:
                 data = data[os.write(self._descriptor, data) :]
 
     def reopen(self) -> None:
-        """Open the file by its name again, after someone has moved it away (SIGUSR1). Without a file: nothing."""
+        """Open the file by its name again, after someone has moved it away (SIGUSR1; log.go ReOpenLogFile)."""
         if not self._settings.file:
+            self.say(INFO, "File log re-open ignored, not a file logger")
             return
         self._flush()
         try:
@@ -131,7 +132,7 @@ class Writer:
         except BrokerError as error:
             self.say(ERROR, f"{error}; the old file is kept")
             return
-        self.say(INFO, f'File log re-opened: "{self._settings.file}"')
+        self.say(INFO, "File log re-opened")
 
     def follow(self) -> None:
         """Open the file again without a word: another process has written, and perhaps rotated it."""

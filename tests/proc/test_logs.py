@@ -203,9 +203,15 @@ def test_a_file_that_was_moved_away(workers: int, tmp_path: Path) -> None:
     with Elsewhere(tmp_path / "b", text_of(path), workers=workers, args=["-l", str(path), "-D"]) as broker:
         path.rename(path.with_suffix(".1"))
         os.kill(broker.pid, signal.SIGUSR1)
-        broker.wait_log(f'File log re-opened: "{path}"')
+        broker.wait_log(r"\[INF\] File log re-opened$")
         with broker.client():
             broker.wait_log("Client connection created")
+
+
+def test_no_file_to_open_anew(fresh_broker: Start) -> None:
+    broker = fresh_broker()
+    os.kill(broker.pid, signal.SIGUSR1)
+    broker.wait_log(r"\[INF\] File log re-open ignored, not a file logger$")
 
 
 @pytest.mark.ours

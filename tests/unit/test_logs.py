@@ -88,7 +88,7 @@ def test_reopen_goes_to_the_new_file(path: Path) -> None:
         log.reopen()
         log.notice("three")
     assert [line.split("] ", 2)[2] for line in lines(path.with_suffix(".1"))] == ["one", "two"]
-    assert [line.split("] ", 2)[2] for line in lines(path)] == [f'File log re-opened: "{path}"', "three"]
+    assert [line.split("] ", 2)[2] for line in lines(path)] == ["File log re-opened", "three"]
 
 
 def test_apply_changes_levels_and_file(path: Path) -> None:
@@ -218,7 +218,7 @@ def test_settings_and_reopening_travel_with_the_lines(path: Path) -> None:
     assert [line.split("] ", 2)[2] for line in lines(path)] == ["one"]
     assert [line.split("] ", 2)[2] for line in lines(path.with_name("moved.log"))] == ["two"]
     assert [line.split("] ", 2)[2] for line in lines(other)] == [
-        f'File log re-opened: "{other}"',
+        "File log re-opened",
         "three",
         "four",
     ]
