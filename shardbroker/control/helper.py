@@ -45,7 +45,7 @@ class Helper:
     def start(self) -> None:
         ours, theirs = Channel.pair()
         keep = [theirs.fileno(), *(listener.fileno() for listener in self._listeners), *self._descriptors]
-        self._child = Child(functools.partial(self._main, theirs), keep, self._name.lower())
+        self._child = Child(functools.partial(self._run, theirs), keep, self._name.lower())
         theirs.close()
         ours.start(self._on_message, lambda channel: None)
         self._channel = ours
@@ -55,6 +55,10 @@ class Helper:
     def pid(self) -> int:
         """0 before it has one."""
         return self._child.pid if self._child is not None else 0
+
+    def _run(self, channel: Channel) -> int:
+        self._log.of_helper(self._name.lower())
+        return self._main(channel)
 
     def send(self, message: Message) -> None:
         if self._channel is not None:

@@ -33,8 +33,9 @@ INFO, WARNING, ERROR, FATAL, DEBUG, TRACE = range(6)
 REOPEN, SETTINGS, FINISH = 100, 101, 102
 _LEVELS: Final = ("info", "warn", "error", "fatal", "debug", "trace")
 
-# Processes that are no shard.
+# Processes that are no shard, by number and by name.
 FRONT: Final = 0xFFFF
+PROCESSES: Final = {FRONT: "front", 0xFFFE: "monitor", 0xFFFD: "peers"}
 
 # A line must stay one line, and a terminal must not be told what to do, whatever a client calls itself.
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(32), 127, *range(128, 160)) if code != 9} | {
@@ -46,7 +47,7 @@ _CLIENT: Final = re.compile(r"(?P<client>\S+:\d+) - cid:(?P<cid>\d+) - (?P<rest>
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line, or order to the writing process. `process`: a shard's number, or FRONT."""
+    """One line, or order to the writing process. `process`: a shard's number, or one of PROCESSES."""
 
     time_ns: int
     pid: int
@@ -155,8 +156,8 @@ class JsonForm:
             moment = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
             body["time"] = f"{moment}.{rest // 1000:06d}Z"
         body["level"] = _LEVELS[line.kind]
-        body["process"] = "front" if line.process == FRONT else "shard"
-        if line.process != FRONT:
+        body["process"] = name = PROCESSES.get(line.process, "shard")
+        if name == "shard":
             body["shard"] = line.process
         body["pid"] = line.pid
         text = line.text

@@ -28,6 +28,7 @@ from shardbroker.control.log_lines import (
     FINISH,
     FRONT,
     INFO,
+    PROCESSES,
     REOPEN,
     SETTINGS,
     TRACE,
@@ -95,6 +96,10 @@ class Log:
     def of_shard(self, shard: int) -> None:
         """What this process says from now on, this shard says."""
         self._process = shard
+
+    def of_helper(self, name: str) -> None:
+        """The same for a process of this name that is no shard."""
+        self._process = next(number for number, known in PROCESSES.items() if known == name)
 
     def _say(self, kind: int, text: str) -> None:
         line = Line(self._time_ns(), os.getpid(), self._process, kind, text)

@@ -288,6 +288,7 @@ def test_json(path: Path) -> None:
         log.notice("Server is ready")
         log.of_shard(2)
         log.error('127.0.0.1:5000 - cid:7 - "v1:go:a" - authentication error')
+        log.of_helper("peers")
         log.warning("[::1]:5000 - cid:8 - x\ny\x1b[31m \udcff")
     pid = os.getpid()
     head = {"time": "2026-11-24T12:02:11.482113Z", "pid": pid}
@@ -297,7 +298,7 @@ def test_json(path: Path) -> None:
         | {"level": "error", "process": "shard", "shard": 2, "client": "127.0.0.1:5000", "cid": 7}
         | {"msg": '"v1:go:a" - authentication error'},
         head
-        | {"level": "warn", "process": "shard", "shard": 2, "client": "[::1]:5000", "cid": 8}
+        | {"level": "warn", "process": "peers", "client": "[::1]:5000", "cid": 8}
         | {"msg": "x\ny\x1b[31m \\udcff"},
     ]
 
