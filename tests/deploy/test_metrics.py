@@ -56,6 +56,10 @@ def test_promtool_reads_alerts_and_configuration() -> None:
     run(promtool, "check", "config", str(DEPLOY / "prometheus" / "prometheus.yml"))
 
 
+def test_alerts_fire_when_they_should() -> None:
+    run(tool("promtool"), "test", "rules", str(Path(__file__).with_name("alerts_test.yml")))
+
+
 def test_promtool_reads_what_the_boards_ask(tmp_path: Path) -> None:
     promtool = tool("promtool")
     asked = [{"record": f"a{n}", "expr": expr} for n, expr in enumerate(expressions().values())]
