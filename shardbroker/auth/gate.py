@@ -68,6 +68,18 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
+class Bearer:
+    """What an identity from a JWT rests on, to be looked at again when an account changes."""
+
+    token: str = field(repr=False)
+    subject: str
+    issued: int
+    issuer: str
+    bearer: bool
+    until: int  # the end of the times of day in which it came, seconds since 1970; 0: none
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """As whom a client is in. `kind` and `name` are how logs and monitoring call it; `user` is its record, if it has one."""
 
@@ -80,7 +92,7 @@ class Identity:
     # Of a JWT: its own limits (-1: none beside the account's), what it rests on (trust.py), and words for monitoring
     max_subscriptions: int = -1
     max_payload: int = -1
-    bearer: object = None
+    bearer: Bearer | None = None
     tags: tuple[str, ...] = ()
     name_tag: str = ""
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from collections.abc import Mapping as Map
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -28,7 +28,7 @@ from shardbroker.auth.claims import (
     says_own_limits,
     user_claims,
 )
-from shardbroker.auth.gate import Identity, Login, Refusal, check_signature
+from shardbroker.auth.gate import Bearer, Identity, Login, Refusal, check_signature
 from shardbroker.auth.imports import ImportProblem, check_import
 from shardbroker.auth.jwt import JwtError
 from shardbroker.auth.model import Account, Export, Import, OperatorMode
@@ -143,18 +143,6 @@ def make_store(mode: OperatorMode) -> AccountStore:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Bearer:
-    """What an identity from a JWT rests on, to be looked at again when an account changes."""
-
-    token: str = field(repr=False)
-    subject: str
-    issued: int
-    issuer: str
-    bearer: bool
-    until: int  # the end of the times of day in which it came, seconds since 1970; 0: none
-
-
 class OperatorGate:
     """The rules of operator mode. `accounts` are shared with whoever else needs them."""
 
@@ -250,7 +238,7 @@ class OperatorGate:
         What was signed stays signed; whether it counts, and what it allows, is looked at again.
         """
         bearer = identity.bearer
-        if not isinstance(bearer, Bearer):
+        if bearer is None:
             return Refusal("Authentication requires a user JWT")
         account = self.accounts.claims(identity.account)
         if account is None:

@@ -34,8 +34,6 @@ from setproctitle import setproctitle
 from shardbroker import limits
 from shardbroker.auth.model import GLOBAL_ACCOUNT
 from shardbroker.auth.nkey import new_server_key
-from shardbroker.auth.resolver import DirectoryStore, ResolverError
-from shardbroker.auth.trust import make_store
 from shardbroker.control.helper import Helper
 from shardbroker.control.log_process import LogProcess
 from shardbroker.control.logs import Log
@@ -285,6 +283,10 @@ class Front:
         mode = self.options.operator_mode
         if mode is None:
             return
+        # Large, and only for who has operators.
+        from shardbroker.auth.resolver import DirectoryStore, ResolverError
+        from shardbroker.auth.trust import make_store
+
         store = make_store(mode)
         if isinstance(store, DirectoryStore):
             try:

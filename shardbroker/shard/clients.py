@@ -19,21 +19,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 from shardbroker import errors
 from shardbroker.auth.gate import ANYBODY, Identity, Login, Refusal
 from shardbroker.auth.model import Permissions
-from shardbroker.auth.trust import AccountBook, Bearer
 from shardbroker.clock import Clock
 from shardbroker.errors import ClientError, CloseReason
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.options import Options
 from shardbroker.shard.accounts import Accounts, Front
-from shardbroker.shard.callout import Callout
 from shardbroker.shard.closed import ClosedConnections
 from shardbroker.shard.connect import DEFAULTS, ConnectError, ConnectOptions, parse_connect
 from shardbroker.shard.logins import Logins
 from shardbroker.shard.report import ConnectionRow
-from shardbroker.stream.gojson import format_time
 from shardbroker.wire.redact import redact
 
 if TYPE_CHECKING:
+    from shardbroker.auth.trust import AccountBook
+    from shardbroker.shard.callout import Callout
     from shardbroker.shard.tls import TlsState
     from shardbroker.shard.transports import Transports
     from shardbroker.shard.websocket import Upgrade
@@ -182,7 +181,7 @@ class Client:
         identity = self.identity
         if identity is not None:
             # client.go issuerForClient
-            if isinstance(identity.bearer, Bearer):
+            if identity.bearer is not None:
                 more["issuer_key"] = identity.bearer.issuer
             elif identity.kind == "nkey":
                 more["issuer_key"] = identity.account
@@ -393,6 +392,9 @@ class Clients:
         return self._described(client, row[8] if row is not None else 0) | {"server": server}
 
     def _described(self, client: Client, rtt_ns: int) -> dict[str, Any]:
+        # Only streams ask.
+        from shardbroker.stream.gojson import format_time
+
         options = client.options
         said: dict[str, Any] = {
             "start": format_time(client.start_ns),

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shardbroker.auth.gate import ANYBODY, Answer, Gate, Identity, Login, PasswordHash, Refusal
-from shardbroker.auth.trust import AccountBook, OperatorGate
 from shardbroker.clock import Clock
 from shardbroker.options import Options
-from shardbroker.shard.callout import Callout
 from shardbroker.shard.passwords import Passwords
 from shardbroker.shard.throttle import Throttle
+
+if TYPE_CHECKING:
+    from shardbroker.auth.trust import AccountBook, OperatorGate
+    from shardbroker.shard.callout import Callout
 
 Settle = Callable[[Identity | Refusal], None]
 
@@ -42,10 +44,13 @@ class Logins:
     def apply(self, options: Options) -> None:
         self.gate = Gate(options)
         self._websocket_gate = Gate(options.of_websocket())
+        self.operator = None
         mode = options.operator_mode
-        self.operator = (
-            OperatorGate(mode, AccountBook(mode), options.system_account) if mode is not None else None
-        )
+        if mode is not None:
+            # Large, and only for who has operators.
+            from shardbroker.auth.trust import AccountBook, OperatorGate
+
+            self.operator = OperatorGate(mode, AccountBook(mode), options.system_account)
 
     @property
     def accounts(self) -> AccountBook | None:

@@ -22,8 +22,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from shardbroker.auth.gate import ANYBODY
-from shardbroker.auth.trust import Bearer
+from shardbroker.auth.gate import ANYBODY, Bearer
 from shardbroker.clock import Clock
 from shardbroker.hot.engine import Engine
 from shardbroker.shard.clients import Client, Clients

@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 from setproctitle import setproctitle
 
 from shardbroker.auth.model import GLOBAL_ACCOUNT
-from shardbroker.auth.resolver import DirectoryStore
 from shardbroker.clock import SystemClock
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.ipc.channel import Channel
 from shardbroker.ipc.records import from_plain
 from shardbroker.options import Options
-from shardbroker.shard.account_claims import AccountClaimsService
-from shardbroker.shard.callout import Callout
 from shardbroker.shard.clients import Clients, InfoSource, Logger
 from shardbroker.shard.gauges import Gauges, ProcessUsage
 from shardbroker.shard.intake import Intake
@@ -35,6 +32,8 @@ from shardbroker.stream.settings import stream_accounts, stream_settings
 from shardbroker.wire.info import NO_ADDRESSES, Addresses
 
 if TYPE_CHECKING:
+    from shardbroker.shard.account_claims import AccountClaimsService
+    from shardbroker.shard.callout import Callout
     from shardbroker.stream.services import Services
 
 USAGE_SECONDS = 1.0
@@ -182,6 +181,8 @@ class Worker:
         settings, options = self._options.auth_callout, self._options
         if settings is None:
             return None
+        from shardbroker.shard.callout import Callout
+
         server = self._server()
         fields = {"name": server["name"], "host": server["host"], "id": server["id"], "version": server["ver"]}
         fields |= {"tags": list(options.server_tags)} if options.server_tags else {}
@@ -196,7 +197,12 @@ class Worker:
             self._claims.stop()
             self._claims = None
         book, system = self.clients.account_book, self._options.system_account
-        if self._setup.shard == 0 and book is not None and system and isinstance(book.store, DirectoryStore):
+        if self._setup.shard or book is None or not system:
+            return
+        from shardbroker.auth.resolver import DirectoryStore
+        from shardbroker.shard.account_claims import AccountClaimsService
+
+        if isinstance(book.store, DirectoryStore):
             self._claims = AccountClaimsService(
                 self.internal, book, book.store, system, self._server, self._log, self.clients.watch_accounts
             )

@@ -13,7 +13,6 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -28,6 +27,7 @@ from shardbroker.stream.model import API_LEVEL, StreamConfig
 from shardbroker.stream.origin import Followed, Origin
 from shardbroker.stream.peers import Peers
 from shardbroker.stream.registry import Definitions, Registry, file_name
+from shardbroker.stream.settings import Settings
 from shardbroker.stream.stream import Consumers, Stream
 from shardbroker.subject import shard_of
 
@@ -40,21 +40,6 @@ class Logger(Protocol):
     def error(self, text: str, /) -> None: ...
     def warning(self, text: str, /) -> None: ...
     def notice(self, text: str, /) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """What the operator decided. Sizes in bytes, times in ns; 0: no limit."""
-
-    store_dir: str
-    sync_interval_ns: int = 0
-    domain: str = ""
-    server_name: str = ""
-    max_memory: int = 0
-    max_store: int = 0
-    max_duplicates_ns: int = 0
-    strict: bool = True
-    threads: int = 2
 
 
 class Manager:

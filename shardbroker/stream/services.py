@@ -21,8 +21,9 @@ from shardbroker.stream.api import PREFIX
 from shardbroker.stream.capture import Streams
 from shardbroker.stream.consumers import Consumers, ShardConsumers
 from shardbroker.stream.errors import ApiError
-from shardbroker.stream.manager import HOT, Logger, Manager, Settings
+from shardbroker.stream.manager import HOT, Logger, Manager
 from shardbroker.stream.peers import decode
+from shardbroker.stream.settings import Settings
 from shardbroker.stream.stream import LOG_FAILED, Stream
 
 EVENT_REQUEST: Final = EVENTS["request"]

@@ -1,18 +1,33 @@
-"""What the operator's options mean for streams."""
+"""What the operator's options mean for streams. Imported by every broker, so it imports no stream."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 
 from shardbroker.auth.model import GLOBAL_ACCOUNT, JetStreamLimits
 from shardbroker.options import JetStreamSettings, Options
-from shardbroker.stream.manager import Settings
 
 # nats-server takes three quarters of the machine where nothing is said (jetstream.go dynJetStreamConfig).
 PART = 3 / 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the operator decided. Sizes in bytes, times in ns; 0: no limit."""
+
+    store_dir: str
+    sync_interval_ns: int = 0
+    domain: str = ""
+    server_name: str = ""
+    max_memory: int = 0
+    max_store: int = 0
+    max_duplicates_ns: int = 0
+    strict: bool = True
+    threads: int = 2
 
 
 def store_directory(settings: JetStreamSettings) -> str:
