@@ -384,6 +384,7 @@ cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
             s.log.first_seq = x.end_seq
     if x.flags & SEGMENT_REWRITTEN:
         g.end_seq = max(g.end_seq, x.end_seq)
+        s.durable = max(s.durable, x.end_seq - 1)       # compaction waits for it
     g.used = x.end
 
 
@@ -433,20 +434,28 @@ cdef void scan_all(scan_t* s) noexcept nogil:
         g.deltas = NULL
         segments_link(log, g, log.last)
         scan_segment(s, i)
-    if s.front < s.count and s.found[s.front].segment != NULL and s.first_seq < s.found[s.front].first_seq and s.first_seq:
-        missing_front(s)
+    if s.front < s.count and s.found[s.front].segment != NULL:
+        g = s.found[s.front].segment
+        if s.first_seq == 0 and not (s.found[s.front].flags & SEGMENT_REWRITTEN) and g.used == SEGMENT_HEADER_BYTES:
+            # A segment begins with a mark, in the same write as its head: nothing of this one was ever promised. What was
+            # before it would still be there, had there been anything: it goes when the mark is durable.
+            missing_front(s, s.origin)
+        elif s.first_seq:
+            missing_front(s, s.first_seq)
 
 
-cdef void missing_front(scan_t* s) noexcept nogil:
-    """The last mark says that there were messages before the first file that there is."""
+cdef void missing_front(scan_t* s, uint64_t first_seq) noexcept nogil:
+    """There were messages, or at least their sequences, before the first file that there is."""
     cdef hole_t* h
+    if first_seq >= s.found[s.front].first_seq:
+        return
     s.holes = <hole_t*>grown(s.holes, &s.holes_capacity, s.holes_count, sizeof(hole_t))
     memmove(s.holes + 1, s.holes, s.holes_count * sizeof(hole_t))
     s.holes_count += 1
     h = &s.holes[0]
     h.at = s.front
     h.offset = h.bytes = 0
-    h.first = s.first_seq
+    h.first = first_seq
     h.next = s.found[s.front].first_seq
 
 
