@@ -53,6 +53,7 @@ from shardbroker.shard.gauges import Gauges
 from shardbroker.shard.system import ServerInfo
 from shardbroker.shard.worker import ShardSetup, log_exception, run_shard
 from shardbroker.shm.segment import Segment
+from shardbroker.store.directories import make_directory
 from shardbroker.stream.settings import store_directory, stream_accounts
 from shardbroker.wire.info import (
     NO_ADDRESSES,
@@ -127,6 +128,7 @@ class Front:
         self._monitor: Helper | None = None
         self.addresses = Addresses()
         self._certificates: dict[str, int] = {}
+        self._shard_files: list[int] = []  # descriptors that a shard keeps open, and has no other use for
 
     # -- start and end --
 
@@ -296,18 +298,20 @@ class Front:
             self.log.notice(f"Managing all jwt in exclusive directory {mode.resolver.directory if mode.resolver else ''}")
 
     async def _lock_store(self, stack: contextlib.ExitStack) -> None:
-        """One broker at a time may have a store. The front holds the lock, and its shards end with it."""
+        """One broker at a time may have a store. The lock is of the open file, which the shards get from the front: should it be
+        killed, the lock holds until the last shard that may still write has ended as well."""
         if not self.options.jetstream.enabled:
             return
         directory = Path(store_directory(self.options.jetstream)) / "jetstream"
         try:
-            directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+            make_directory(directory)
             lock = os.open(directory / "LOCK", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartError(
                 f"Can't start JetStream: could not create storage directory - {error.strerror}: {directory}"
             ) from error
         stack.callback(os.close, lock)
+        self._shard_files.append(lock)
         # What a killed broker has left ends within moments.
         end = time.monotonic() + LOCK_SECONDS
         while True:
@@ -381,6 +385,7 @@ class Front:
         )
         return functools.partial(run_shard, setup), [
             *self._eventfds,
+            *self._shard_files,
             self.segment.fd,
             *self.log.descriptors(),
         ]

@@ -49,6 +49,7 @@ cdef struct hole_t:
     uint64_t bytes
     uint64_t first                      # sequence that was expected there
     uint64_t next                       # sequence of what was found behind it; 0: nothing
+    bint removed                        # and was removed later: an overwrite that was torn, or damage that costs nothing
 
 cdef struct scan_t:
     log_t* log
@@ -201,6 +202,7 @@ cdef void add_hole(scan_t* s, uint32_t at, uint64_t offset, uint64_t bytes) noex
     h.bytes = bytes
     h.first = s.log.next_seq
     h.next = 0
+    h.removed = False
     s.hole_open = True
 
 
@@ -235,6 +237,7 @@ cdef void removed_range(scan_t* s, uint64_t first, uint64_t last) noexcept nogil
         h = &s.holes[i]
         if h.next > h.first and first <= h.first and h.next - 1 <= last:
             h.next = h.first
+            h.removed = True
 
 
 cdef void on_record(scan_t* s, segment_t* g, uint64_t offset) noexcept nogil:
@@ -378,6 +381,10 @@ cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
             break
         g.damaged = True
         offset = found
+    if x.end == SEGMENT_HEADER_BYTES and not x.flags & SEGMENT_REWRITTEN:
+        # A segment begins with a mark, in the same write as its head: nothing of this one was ever promised, nor that its
+        # head's sequence would come.
+        add_hole(s, at, 0, 0)
     if x.flags & SEGMENT_REWRITTEN and x.end_seq > s.log.next_seq and not s.hole_open:
         s.log.next_seq = x.end_seq
         if s.log.msgs == 0:
@@ -434,28 +441,21 @@ cdef void scan_all(scan_t* s) noexcept nogil:
         g.deltas = NULL
         segments_link(log, g, log.last)
         scan_segment(s, i)
-    if s.front < s.count and s.found[s.front].segment != NULL:
-        g = s.found[s.front].segment
-        if s.first_seq == 0 and not (s.found[s.front].flags & SEGMENT_REWRITTEN) and g.used == SEGMENT_HEADER_BYTES:
-            # A segment begins with a mark, in the same write as its head: nothing of this one was ever promised. What was
-            # before it would still be there, had there been anything: it goes when the mark is durable.
-            missing_front(s, s.origin)
-        elif s.first_seq:
-            missing_front(s, s.first_seq)
+    if s.front < s.count and s.found[s.front].segment != NULL and s.first_seq < s.found[s.front].first_seq and s.first_seq:
+        missing_front(s)
 
 
-cdef void missing_front(scan_t* s, uint64_t first_seq) noexcept nogil:
-    """There were messages, or at least their sequences, before the first file that there is."""
+cdef void missing_front(scan_t* s) noexcept nogil:
+    """The last mark says that there were messages before the first file that there is."""
     cdef hole_t* h
-    if first_seq >= s.found[s.front].first_seq:
-        return
     s.holes = <hole_t*>grown(s.holes, &s.holes_capacity, s.holes_count, sizeof(hole_t))
     memmove(s.holes + 1, s.holes, s.holes_count * sizeof(hole_t))
     s.holes_count += 1
     h = &s.holes[0]
     h.at = s.front
     h.offset = h.bytes = 0
-    h.first = first_seq
+    h.removed = False
+    h.first = s.first_seq
     h.next = s.found[s.front].first_seq
 
 
@@ -513,7 +513,8 @@ cdef bint settle_segment(scan_t* s, uint32_t at, bint last) noexcept nogil:
     cdef bint open_end = (last and not g.damaged and x.size >= x.capacity and not x.flags & SEGMENT_REWRITTEN
                           and g.used + 2 * SEGMENT_RESERVE < x.capacity)
     cdef bint torn = at == s.cut_at
-    cdef bint shorten = not open_end and x.size > g.used and not g.damaged and (x.clean or torn)
+    # What is cut off has to go, also behind damage: later marks would call it durable.
+    cdef bint shorten = not open_end and x.size > g.used and (torn or (x.clean and not g.damaged))
     # From the segment of the last message that is known to be durable on: what this process may have left unsynced.
     cdef bint changed = g.end_seq > s.durable or torn or shorten
     cdef char path[PATH_BYTES_MAX]
@@ -556,6 +557,8 @@ cdef void report(scan_t* s) noexcept nogil:
     for i in range(s.holes_count):
         h = &s.holes[i]
         if s.cut_at < s.count and h.at == s.cut_at and h.first > s.durable:
+            continue
+        if h.removed or (h.next and h.next <= s.first_seq):
             continue
         log.damaged_bytes += h.bytes
         if h.next == 0:

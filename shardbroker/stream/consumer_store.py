@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import orjson
 
@@ -30,8 +30,20 @@ BUSY_SECONDS: Final = 10.0
 _HEAD: Final = struct.Struct(HEAD)
 _ENTRY: Final = struct.Struct(ENTRY)
 _VERSION: Final = 1
+SQLITE_IOERR: Final = 10
 
-Work = Callable[[sqlite3.Connection], None]
+
+class Database(Protocol):
+    """What is used of a connection: sqlite3's, or the simulator's."""
+
+    def execute(self, statement: str, bindings: Any = ..., /) -> Any: ...
+
+
+    @property
+    def in_transaction(self) -> bool: ...
+
+
+Work = Callable[[Database], None]
 Done = Callable[[BaseException | None], None]
 
 
@@ -102,6 +114,28 @@ class Saved:
     state: State | None
 
 
+# ---- transactions -----------------------------------------------------------------------------------------------
+
+def transact(db: Database, works: Iterable[Work]) -> None:
+    """All of it in one transaction, or nothing and the error."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        for work in works:
+            work(db)
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether nothing that is written to this file may be believed any more, until it is opened by another process. After a sync
+    that failed the kernel takes pages for clean that the disk never got. They may be parts of the write-ahead log that SQLite
+    wrote before, and without them nothing behind them counts: the next commit would succeed, and be gone after a power cut."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF == SQLITE_IOERR
+
+
 # ---- the writer -------------------------------------------------------------------------------------------------
 
 class Writer:
@@ -114,6 +148,7 @@ class Writer:
         self._wake = threading.Condition()
         self._stopping = False
         self._open: OrderedDict[Path, sqlite3.Connection] = OrderedDict()
+        self._failed: dict[Path, BaseException] = {}
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -195,37 +230,40 @@ class Writer:
             self._loop.call_soon_threadsafe(call)
 
     def _write(self, directory: Path, group: list[tuple[Work | None, Done]]) -> list[tuple[Done, BaseException | None]]:
-        """One transaction for all. When it fails each is tried alone, so that one error is one's own."""
-        works = [work for work, _ in group if work is not None]
-        error: BaseException | None = None
-        if works:
-            error = self._transaction(directory, works)
+        """In order: what comes behind a forget() may be of another directory under the same name."""
         answers: list[tuple[Done, BaseException | None]] = []
+        together: list[tuple[Work, Done]] = []
         for work, done in group:
-            if work is None:
-                db = self._open.pop(directory, None)
-                if db is not None:
-                    db.close()
-                answers.append((done, None))
-            elif error is None or len(works) == 1:
-                answers.append((done, error))
-            else:
-                answers.append((done, self._transaction(directory, [work])))
-        return answers
+            if work is not None:
+                together.append((work, done))
+                continue
+            answers += self._write_together(directory, together)
+            together = []
+            self._failed.pop(directory, None)
+            db = self._open.pop(directory, None)
+            if db is not None:
+                db.close()
+            answers.append((done, None))
+        return answers + self._write_together(directory, together)
+
+    def _write_together(self, directory: Path, group: list[tuple[Work, Done]]) -> list[tuple[Done, BaseException | None]]:
+        """One transaction for all. When it fails each is tried alone, so that one error is one's own."""
+        if not group:
+            return []
+        error = self._transaction(directory, [work for work, _ in group])
+        if error is None or len(group) == 1:
+            return [(done, error) for _, done in group]
+        return [(done, self._transaction(directory, [work])) for work, done in group]
 
     def _transaction(self, directory: Path, works: Iterable[Work]) -> BaseException | None:
+        failed = self._failed.get(directory)
+        if failed is not None:
+            return failed
         try:
-            db = self._connection(directory)
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                for work in works:
-                    work(db)
-                db.execute("COMMIT")
-            except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                raise
+            transact(self._connection(directory), works)
         except Exception as e:
+            if is_final(e):
+                self._failed[directory] = e
             return e
         return None
 
@@ -245,12 +283,22 @@ def connect(directory: Path, synchronous: str = "FULL") -> sqlite3.Connection:
     db = sqlite3.connect(directory / FILE, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute(f"PRAGMA synchronous = {synchronous}")
+    make_tables(db)
+    return db
+
+
+def harden(db: Database) -> None:
+    """Make durable what is read. Whoever was killed may have written it without having synced it, and we are going to act on it
+    and to tell of it."""
+    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+
+def make_tables(db: Database) -> None:
     db.execute("CREATE TABLE IF NOT EXISTS consumer (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, definition BLOB NOT NULL,"
                " state BLOB)")
     db.execute("CREATE TABLE IF NOT EXISTS consumer_change (at INTEGER PRIMARY KEY AUTOINCREMENT, consumer INTEGER NOT NULL,"
                " blob BLOB NOT NULL)")
     db.execute("CREATE INDEX IF NOT EXISTS consumer_change_of ON consumer_change (consumer, at)")
-    return db
 
 
 # ---- what is written and read -----------------------------------------------------------------------------------
@@ -259,7 +307,7 @@ def define(name: str, definition: dict[str, Any], state: bytes | None = None) ->
     """Add a consumer, or change its definition; a state is written when there is one."""
     text = orjson.dumps(definition)
 
-    def work(db: sqlite3.Connection) -> None:
+    def work(db: Database) -> None:
         db.execute("INSERT INTO consumer (name, definition) VALUES (?, ?)"
                    " ON CONFLICT (name) DO UPDATE SET definition = excluded.definition", (name, text))
         if state is not None:
@@ -269,7 +317,7 @@ def define(name: str, definition: dict[str, Any], state: bytes | None = None) ->
 
 
 def save_whole(name: str, state: bytes) -> Work:
-    def work(db: sqlite3.Connection) -> None:
+    def work(db: Database) -> None:
         row = db.execute("UPDATE consumer SET state = ? WHERE name = ? RETURNING id", (state, name)).fetchone()
         if row is not None:
             db.execute("DELETE FROM consumer_change WHERE consumer = ?", row)
@@ -278,14 +326,14 @@ def save_whole(name: str, state: bytes) -> Work:
 
 
 def save_change(name: str, change: bytes) -> Work:
-    def work(db: sqlite3.Connection) -> None:
+    def work(db: Database) -> None:
         db.execute("INSERT INTO consumer_change (consumer, blob) SELECT id, ? FROM consumer WHERE name = ?", (change, name))
 
     return work
 
 
 def remove(name: str) -> Work:
-    def work(db: sqlite3.Connection) -> None:
+    def work(db: Database) -> None:
         row = db.execute("DELETE FROM consumer WHERE name = ? RETURNING id", (name,)).fetchone()
         if row is not None:
             db.execute("DELETE FROM consumer_change WHERE consumer = ?", row)
@@ -299,13 +347,22 @@ def read(directory: Path) -> list[Saved]:
         return []
     db = connect(directory)
     try:
-        out = []
-        for row, name, definition, whole in db.execute("SELECT id, name, definition, state FROM consumer ORDER BY id").fetchall():
-            changes = db.execute("SELECT blob FROM consumer_change WHERE consumer = ? ORDER BY at", (row,)).fetchall()
-            out.append(Saved(name, orjson.loads(definition), state_of(whole, [blob for blob, in changes])))
-        return out
+        harden(db)
+        return read_all(db)
     finally:
         db.close()
+
+
+def read_all(db: Database) -> list[Saved]:
+    out = []
+    for row, name, definition, whole in db.execute("SELECT id, name, definition, state FROM consumer ORDER BY id").fetchall():
+        changes = db.execute("SELECT blob FROM consumer_change WHERE consumer = ? ORDER BY at", (row,)).fetchall()
+        try:
+            state = state_of(whole, [blob for blob, in changes])
+        except StateError:
+            state = None
+        out.append(Saved(name, orjson.loads(definition), state))
+    return out
 
 
 def is_whole(blob: bytes) -> bool:

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 
 from shardbroker.auth.model import JetStreamLimits
 from shardbroker.clock import Clock
+from shardbroker.store.directories import make_directory, sync_directory
 from shardbroker.stream import advisories, message_api, snapshot, stream_api
 from shardbroker.stream.api import PREFIX, Api, Request
 from shardbroker.stream.capture import Streams
@@ -97,7 +98,7 @@ class Manager:
     def open(self) -> None:
         """Open the streams that this shard owns. Waits for the disk: before the loop runs."""
         for name in ("streams", "trash"):
-            (self.directory / name).mkdir(parents=True, exist_ok=True, mode=0o750)
+            make_directory(self.directory / name)
         definitions = self.registry.read()
         for definition in definitions.values():
             if self._owns(definition.config.name):
@@ -117,7 +118,7 @@ class Manager:
 
     def _open(self, config: StreamConfig, created_ns: int) -> Stream | None:
         directory = self._directory(config.name)
-        directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        make_directory(directory)
         try:
             stream = Stream(self.view, config, created_ns, directory)
         except ApiError as error:
@@ -201,8 +202,10 @@ class Manager:
         loaded() is called, and it must not be there."""
         async with self._lock(given.name):
             now = self.clock.time_ns()
-            config, created_ns, new = await self.registry.run(
-                lambda definitions: stream_api.plan_create(
+            directory = self._directory(given.name)
+
+            def plan(definitions: Definitions) -> tuple[StreamConfig, int, bool, Path | None]:
+                config, created_ns, new = stream_api.plan_create(
                     definitions,
                     given,
                     now,
@@ -211,15 +214,19 @@ class Manager:
                     max_streams=max(self.limits.max_streams, 0),
                     check_reserved=self._check_reserved,
                 )
-            )
+                # What a deletion left that was interrupted goes before the stream is there: it is not its own.
+                old = self._set_aside(directory) if new else None
+                make_directory(directory)
+                return config, created_ns, new, old
+
+            config, created_ns, new, old = await self.registry.run(plan)
+            if old is not None:
+                await self.in_thread(shutil.rmtree, old, True)
             existing = self.streams.get(given.name)
             if existing is not None:
                 if restored:
                     raise ApiError(Code.STREAM_NAME_EXIST_RESTORE_FAILED)
                 return existing
-            directory = self._directory(given.name)
-            if new:
-                await self.in_thread(self._discard, directory)
             stream = self._open(config, created_ns)
             if stream is None:
                 if new:
@@ -271,11 +278,18 @@ class Manager:
 
     def _discard(self, directory: Path) -> None:
         """Delete a stream's directory: out of the way first, so that a crash in between leaves none under its name."""
+        trash = self._set_aside(directory)
+        if trash is not None:
+            shutil.rmtree(trash, ignore_errors=True)
+
+    def _set_aside(self, directory: Path) -> Path | None:
+        """Where it went, if there was one; durable."""
         if not directory.exists():
-            return
+            return None
         trash = self.directory / "trash" / f"{os.getpid()}-{self.clock.monotonic_ns()}"
         directory.rename(trash)
-        shutil.rmtree(trash, ignore_errors=True)
+        sync_directory(directory.parent)
+        return trash
 
     async def _empty_trash(self) -> None:
         trash = self.directory / "trash"

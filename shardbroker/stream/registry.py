@@ -20,6 +20,8 @@ from typing import TypeVar
 
 import orjson
 
+from shardbroker.store.directories import make_directory
+from shardbroker.stream.consumer_store import Database, harden, is_final
 from shardbroker.stream.model import StreamConfig
 
 T = TypeVar("T")
@@ -50,7 +52,7 @@ class Definition:
 class Definitions:
     """All definitions of the account, inside one transaction. `known`: texts that were read before."""
 
-    def __init__(self, db: sqlite3.Connection, known: dict[bytes, StreamConfig]) -> None:
+    def __init__(self, db: Database, known: dict[bytes, StreamConfig]) -> None:
         self._db = db
         rows = db.execute("SELECT config, created_ns FROM stream ORDER BY name").fetchall()
         self.all: dict[str, Definition] = {}
@@ -75,7 +77,8 @@ class Definitions:
         )
 
     def remove(self, name: str) -> bool:
-        return self._db.execute("DELETE FROM stream WHERE name = ?", (name,)).rowcount > 0
+        removed: bool = self._db.execute("DELETE FROM stream WHERE name = ?", (name,)).rowcount > 0
+        return removed
 
 
 class Registry:
@@ -83,9 +86,10 @@ class Registry:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o750)
+        make_directory(path.parent)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="registry")
         self._db: sqlite3.Connection | None = None
+        self._failed: sqlite3.Error | None = None
         # Helper thread only. Nobody changes a configuration that is in here: checks work on copies.
         self._known: dict[bytes, StreamConfig] = {}
 
@@ -106,16 +110,24 @@ class Registry:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        if self._db is None:
-            self._db = _open(self._path)
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
+        if self._failed is not None:
+            raise self._failed
         try:
-            yield db
-        except BaseException:
-            db.execute("ROLLBACK")
+            if self._db is None:
+                self._db = _open(self._path)
+            db = self._db
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as e:
+            if is_final(e):
+                self._failed = e
             raise
-        db.execute("COMMIT")
 
     def close(self) -> None:
         self._thread.submit(self._close).result()
@@ -131,8 +143,13 @@ def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
+    make_table(db)
+    harden(db)
+    return db
+
+
+def make_table(db: Database) -> None:
     db.execute(
         "CREATE TABLE IF NOT EXISTS stream (name TEXT PRIMARY KEY, config BLOB NOT NULL, created_ns INTEGER NOT NULL)"
         " WITHOUT ROWID"
     )
-    return db

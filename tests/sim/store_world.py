@@ -55,6 +55,7 @@ class World:
     crashes: int = 0
     story: list[str] = field(default_factory=list)
     scars: set[tuple[int, int]] = field(default_factory=set)  # damage that was reported before
+    scarred: bool = False
 
     def __post_init__(self) -> None:
         self.draw = random.Random(self.seed)
@@ -175,6 +176,10 @@ class World:
             holds(set(lost) <= self.scars, "lost without damage", lost)
             if exact:
                 same(self.log, a)
+        self.scarred |= damaged
+        if not self.scarred:
+            told = report["damaged_bytes"], report["damaged_segments"], report["lost_msgs"]
+            holds(told == (0, 0, 0), "damage that is none was reported", told)
         self.scars = set(lost)
         self.model = found
 
