@@ -26,3 +26,6 @@ def walk(log: Log, filter: Filter | None = None, from_seq: int = 1) -> tuple[int
 
 def gets(log: Log, seqs: list[int]) -> int:
     """Reads these sequences; how many are there."""
+
+def faults() -> int:
+    """Pages of mapped files that could not be read so far, in this process."""

@@ -13,6 +13,7 @@ from shardbroker.store.format cimport sb_crc32c, sb_crc32c_fast, sb_crc32c_hardw
 from shardbroker.store.handle cimport Filter, Log
 from shardbroker.store.log cimport log_append, log_get, log_next, log_submit
 from shardbroker.store.model cimport LOG_OK, log_view_t
+from shardbroker.store.segment cimport segment_faults
 
 sb_crc32c_init()
 
@@ -181,6 +182,11 @@ cdef int play_sync_directory(const files_t* f, const char* path) noexcept nogil:
         except OSError as e:
             return failure(e)
     return 0
+
+
+def faults():
+    """Pages of mapped files that could not be read so far, in this process."""
+    return segment_faults()
 
 
 # ---- loops for benchmarks ----

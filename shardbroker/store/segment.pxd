@@ -6,6 +6,7 @@ from shardbroker.store.model cimport log_t, segment_t
 
 cdef segment_t* segment_new(uint64_t id, uint64_t first_seq, uint64_t capacity) noexcept nogil
 cdef void segment_free(segment_t* g) noexcept nogil                # memory and descriptor, not the file's name
+cdef uint64_t segment_faults() noexcept nogil
 cdef void segment_header_write(char* base, const segment_header_t* h) noexcept nogil
 cdef bint segment_header_read(const char* page, segment_header_t* h) noexcept nogil
 cdef void segment_path(char* out, const char* directory, uint64_t id, const char* suffix) noexcept nogil

@@ -23,6 +23,12 @@ cdef extern from "shardbroker/store/bytes.h" nogil:
     void* mmap(void* at, size_t n, int protection, int flags, int fd, int64_t offset)
     int munmap(void* at, size_t n)
 
+cdef extern from "shardbroker/store/fault.h" nogil:
+    void sb_fault_init()
+    void sb_fault_add(const char* base, uint64_t n)
+    void sb_fault_remove(const char* base)
+    uint64_t sb_faults()
+
 sb_crc32c_init()
 
 
@@ -34,6 +40,8 @@ cdef segment_t* segment_new(uint64_t id, uint64_t first_seq, uint64_t capacity) 
     base = mmap(NULL, capacity + 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
     if base == MAP_FAILED:
         return NULL
+    sb_fault_init()
+    sb_fault_add(<const char*>base, capacity)
     g = <segment_t*>mem_zero(sizeof(segment_t))
     g.id = g.covers = id
     g.first_seq = first_seq
@@ -47,11 +55,17 @@ cdef segment_t* segment_new(uint64_t id, uint64_t first_seq, uint64_t capacity) 
 cdef void segment_free(segment_t* g) noexcept nogil:
     if g.file != NULL:
         g.file.files.close(g.file)
+    sb_fault_remove(g.base)
     munmap(g.base, g.capacity + 4096)
     free(g.offsets)
     free(g.ids)
     free(g.deltas)
     free(g)
+
+
+cdef uint64_t segment_faults() noexcept nogil:
+    """Pages of mapped files that could not be read, in this process."""
+    return sb_faults()
 
 
 cdef void segment_header_write(char* base, const segment_header_t* header) noexcept nogil:
