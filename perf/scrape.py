@@ -6,8 +6,8 @@
 
     python -m perf.scrape [--workers 1] [--connections 10000] [--seconds 2] [--rounds 5]
 
-Prints the median and the 99th percentile of the round trip in each case, medians of several rounds; the pass mark is twice that of no
-scrapes at all, for one scrape a second.
+Prints the median and the 99th percentile of the round trip in each case, medians of several rounds; the pass mark is twice that
+of no scrapes at all, for one scrape a second. Needs a quiet machine: with other work on it the percentile is the scheduler's.
 """
 
 from __future__ import annotations
