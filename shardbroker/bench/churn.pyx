@@ -40,9 +40,10 @@ cdef struct life:
 
 cdef struct lives:
     int width
-    uint32_t host            # network order, as are port and source addresses
-    uint16_t port
-    bint loopback
+    unsigned char[16] host   # 4 or 16 bytes
+    size_t host_bytes
+    uint16_t port            # network order, as are source addresses
+    bint loopback            # of IPv4
     uint64_t limit
     int64_t started_ns
     int64_t deadline_ns
@@ -56,7 +57,7 @@ cdef struct lives:
 
 
 cdef int life_begin(lives* c, life* one, int epoll, uint32_t turn) noexcept nogil:
-    one.fd = load_dial(c.host, c.port, source_of(c.host, c.loopback, turn))
+    one.fd = load_dial(c.host, c.host_bytes, c.port, source_of(c, turn))
     if one.fd < 0:
         return load_fail_errno(c.board, b"connect")
     one.greeted = False
@@ -154,17 +155,15 @@ cdef int run_lives(lives* c) noexcept nogil:
     return -1 if result < 0 or load_get(&c.board.failed) else 0
 
 
-cdef uint32_t source_of(uint32_t host, bint loopback, uint32_t turn) noexcept nogil:
+cdef uint32_t source_of(const lives* c, uint32_t turn) noexcept nogil:
     """127.0.0.1 .. 127.0.0.8 in turn when the server is on the loopback, in network order; 0 otherwise."""
-    if not loopback:
-        return 0
-    return (host & 0x00ffffffU) | (1 + turn % 8) << 24
+    return 127 | (1 + turn % 8) << 24 if c.loopback else 0
 
 
 cdef class Lives:
     """Connections that are made, greet and are closed, `width` at a time.
 
-    host: four bytes. hello: CONNECT and PING. limit: how many at most. Of a server on the loopback, eight source addresses
+    host: 4 or 16 bytes. hello: CONNECT and PING. limit: how many at most. Of a server on the loopback, eight source addresses
     take turns, because one has only 28,000 ports.
     """
     cdef lives c
@@ -175,15 +174,16 @@ cdef class Lives:
                   int group=0, double stall_seconds=20.0):
         cdef lives* c = &self.c
         cdef int i
-        if not 1 <= width <= CHURN_WIDTH_MAX or len(host) != 4 or not 0 <= group < LOAD_GROUPS_MAX:
+        if not 1 <= width <= CHURN_WIDTH_MAX or len(host) not in (4, 16) or not 0 <= group < LOAD_GROUPS_MAX:
             raise ValueError("width, host or group out of range")
         self.board = board if board is not None else Board()
         c.board = self.board.b
         c.group = group
         c.width = width
-        memcpy(&c.host, <const char*>host, 4)
+        memcpy(c.host, <const char*>host, len(host))
+        c.host_bytes = len(host)
         c.port = <uint16_t>(port >> 8 | (port & 255) << 8)
-        c.loopback = host[0] == 127
+        c.loopback = len(host) == 4 and host[0] == 127
         c.limit = limit
         c.stall_ns = <int64_t>(stall_seconds * 1e9)
         self._hello = hello

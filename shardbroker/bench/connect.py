@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -13,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 import orjson
 
 from shardbroker.bench import LoadError
+from shardbroker.bench.credentials import signed
 
 OPTIONS = {
     "verbose": False,
@@ -30,16 +32,21 @@ MESSAGE_BYTES_MAX = 64 << 20
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a server is, and as whom it is asked. `host` is a name or an IPv4 address."""
+    """Where a server is, and as whom it is asked. `host` is a name or an address."""
 
     host: str
     port: int = PORT
     user: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
+    # Of an nkey, with a JWT or alone
+    seed: str = field(default="", repr=False)
+    jwt: str = field(default="", repr=False)
 
     @classmethod
-    def of(cls, url: str, *, user: str = "", password: str = "", token: str = "") -> Endpoint:
+    def of(
+        cls, url: str, *, user: str = "", password: str = "", token: str = "", seed: str = "", jwt: str = ""
+    ) -> Endpoint:
         """From nats://[user:password@|token@]host[:port]; what is given beside it wins. Raises LoadError."""
         text = url if "://" in url else f"nats://{url}"
         try:
@@ -48,37 +55,53 @@ class Endpoint:
         except ValueError as error:
             raise LoadError(f"the server's URL cannot be read: {error}") from None
         if parts.scheme == "tls":
-            raise LoadError("TLS is not spoken by the load generator; give a nats:// URL")
+            raise LoadError("TLS is not spoken by the load generator (docs/load-testing.md says why); give a nats:// URL")
         if parts.scheme != "nats" or not parts.hostname or parts.path.strip("/"):
             raise LoadError("the server's URL must look like nats://[user:password@]host[:port]")
         name, secret = unquote(parts.username or ""), unquote(parts.password or "")
         if name and not secret and not user:
             token, name = token or name, ""
-        return cls(parts.hostname, port, user or name, password or secret, token)
+        return cls(parts.hostname, port, user or name, password or secret, token, seed, jwt)
 
     @property
     def address(self) -> str:
         """Without credentials, for people."""
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is on a loopback address of this machine."""
+        return self.host.startswith("127.") or self.host == "::1"
+
+    @property
+    def packed(self) -> bytes:
+        """The address as 4 or 16 bytes. Resolved endpoints only."""
+        return ipaddress.ip_address(self.host).packed
 
     def resolve(self) -> Endpoint:
-        """The same with an IPv4 address in numbers. Raises LoadError."""
+        """The same with an address in numbers, IPv4 where there is one. Raises LoadError."""
         try:
-            found = socket.getaddrinfo(self.host, self.port, socket.AF_INET, socket.SOCK_STREAM)
+            found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except OSError as error:
-            raise LoadError(f"no IPv4 address is known of {self.host!r}: {error.strerror}") from None
-        return Endpoint(str(found[0][4][0]), self.port, self.user, self.password, self.token)
+            raise LoadError(f"no address is known of {self.host!r}: {error.strerror}") from None
+        found.sort(key=lambda one: one[0] != socket.AF_INET)
+        host = str(found[0][4][0])
+        if "%" in host:
+            raise LoadError(f"{host} is of one interface only; give an address that needs no scope")
+        return replace(self, host=host)
 
-    def credentials(self) -> dict[str, str]:
-        """What CONNECT says of who asks."""
+    def credentials(self, nonce: str = "") -> dict[str, str]:
+        """What CONNECT says of who asks. `nonce`: what the server's INFO wants to have signed."""
+        if self.seed:
+            return signed(self.seed, nonce, self.jwt)
         if self.token:
             return {"auth_token": self.token}
         return {"user": self.user, "pass": self.password} if self.user else {}
 
 
-def hello(name: str = "load", endpoint: Endpoint | None = None) -> bytes:
+def hello(name: str = "load", endpoint: Endpoint | None = None, nonce: str = "") -> bytes:
     """CONNECT and PING, as every connection of a load begins."""
-    credentials = endpoint.credentials() if endpoint else {}
+    credentials = endpoint.credentials(nonce) if endpoint else {}
     return b"CONNECT " + orjson.dumps({**OPTIONS, "name": name, **credentials}) + b"\r\nPING\r\n"
 
 
@@ -98,7 +121,7 @@ class Connection:
     ) -> None:
         """endpoint: for its credentials. receive_bytes: of the socket's receive buffer; 0: the kernel's choice."""
         self._timeout_seconds = timeout_seconds
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        self._socket = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_seconds)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -122,7 +145,7 @@ class Connection:
                 raise LoadError(f"{host}:{port} sent an INFO that is no JSON: {line[:80]!r}") from None
             if self.info.get("tls_required"):
                 raise LoadError(f"{host}:{port} wants TLS, which the load generator does not speak")
-            self._socket.sendall(hello(name, endpoint))
+            self._socket.sendall(hello(name, endpoint, str(self.info.get("nonce", ""))))
             self._await_pong()
         except TimeoutError:
             self._socket.close()

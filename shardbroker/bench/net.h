@@ -122,23 +122,34 @@ static int load_watch(int epoll, int op, int fd, uint32_t events, uint64_t numbe
     e.data.u64 = number;
     return epoll_ctl(epoll, op, fd, &e);
 }
-/* Start a TCP connection to host:port (network order) from `source` (network order, 0 the kernel's choice):
-   several source addresses, because one has only 28,000 ports. -1 when there is no socket. */
-static int load_dial(uint32_t host, uint16_t port, uint32_t source) {
+/* Start a TCP connection to a host of 4 or 16 bytes and a port (network order) from `source` (IPv4 in network order, 0 the
+   kernel's choice): several source addresses, because one has only 28,000 ports. -1 when there is no socket. */
+static int load_dial(const unsigned char *host, size_t host_bytes, uint16_t port, uint32_t source) {
     struct sockaddr_in a;
-    int one = 1, fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    struct sockaddr_in6 a6;
+    int v6 = host_bytes == 16, one = 1, done;
+    int fd = socket(v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) return -1;
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     memset(&a, 0, sizeof a);
     a.sin_family = AF_INET;
-    if (source) {
+    if (source && !v6) {
         setsockopt(fd, IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, &one, sizeof one);
         a.sin_addr.s_addr = source;
         if (bind(fd, (struct sockaddr *)&a, sizeof a)) { close(fd); return -1; }
     }
-    a.sin_addr.s_addr = host;
-    a.sin_port = port;
-    if (connect(fd, (struct sockaddr *)&a, sizeof a) && errno != EINPROGRESS) { close(fd); return -1; }
+    if (v6) {
+        memset(&a6, 0, sizeof a6);
+        a6.sin6_family = AF_INET6;
+        memcpy(&a6.sin6_addr, host, 16);
+        a6.sin6_port = port;
+        done = connect(fd, (struct sockaddr *)&a6, sizeof a6);
+    } else {
+        memcpy(&a.sin_addr, host, 4);
+        a.sin_port = port;
+        done = connect(fd, (struct sockaddr *)&a, sizeof a);
+    }
+    if (done && errno != EINPROGRESS) { close(fd); return -1; }
     return fd;
 }
 

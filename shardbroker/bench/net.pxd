@@ -41,7 +41,7 @@ cdef extern from "shardbroker/bench/net.h":
     void load_record(load_histogram*, int64_t ns) noexcept nogil
     int load_wait(int epoll, epoll_event* events, int count, int64_t ns) noexcept nogil
     int load_watch(int epoll, int op, int fd, uint32_t events, uint64_t number) noexcept nogil
-    int load_dial(uint32_t host, uint16_t port, uint32_t source) noexcept nogil
+    int load_dial(const unsigned char* host, size_t host_bytes, uint16_t port, uint32_t source) noexcept nogil
 
     ctypedef union epoll_data_t:
         uint64_t u64

@@ -209,7 +209,7 @@ class LivesKind(Kind):
 
     def make(self, limit: int) -> Loop:
         return Lives(
-            socket.inet_aton(self.endpoint.host),
+            self.endpoint.packed,
             self.endpoint.port,
             width=self.plan["width"],
             hello=hello("bench churn", self.endpoint),

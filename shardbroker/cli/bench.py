@@ -20,6 +20,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from shardbroker.bench import SUBJECTS_MAX, LoadError, interrupt, shapes
 from shardbroker.bench.connect import Connection, Endpoint
+from shardbroker.bench.credentials import read_credentials, read_nkey
 from shardbroker.bench.machine import machine, versions
 from shardbroker.bench.report import notes, table
 from shardbroker.bench.run import Outcome, Settings, Target, default_generators, pinning, run
@@ -69,7 +70,7 @@ def pid_of(endpoint: Endpoint, given: int | None) -> int:
     """The server's first process, as far as it can be known: given, or what listens on that port of this machine."""
     if given is not None:
         return given
-    return listener(endpoint.port) if endpoint.host.startswith("127.") else 0
+    return listener(endpoint.port) if endpoint.is_local else 0
 
 
 @contextmanager
@@ -137,6 +138,18 @@ class Shown:
 @click.option("--user", envvar="NATS_USER", default="", help="User name. ($NATS_USER)")
 @click.option("--password", envvar="NATS_PASSWORD", default="", help="Password. ($NATS_PASSWORD)")
 @click.option("--token", envvar="NATS_TOKEN", default="", help="Token. ($NATS_TOKEN)")
+@click.option(
+    "--creds",
+    envvar="NATS_CREDS",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Credentials file: a user's JWT and seed. ($NATS_CREDS)",
+)
+@click.option(
+    "--nkey",
+    envvar="NATS_NKEY",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with a user's nkey seed. ($NATS_NKEY)",
+)
 @click.option(
     "--workers",
     type=click.IntRange(1, 64),
@@ -297,6 +310,8 @@ def bench(
     user: str,
     password: str,
     token: str,
+    creds: Path | None,
+    nkey: Path | None,
     workers: int | None,
     command: str,
     pid: int | None,
@@ -353,11 +368,16 @@ def bench(
             raise click.UsageError("--server, --workers and --start exclude each other")
         loads = [shapes.parse(text, **options) for text in wanted]
         other = shapes.background(beside, loads[0]) if beside else None
-        endpoint = (
-            Endpoint.of(server, user=user, password=password, token=token).resolve() if server else None
-        )
+        endpoint = None
+        if server:
+            if creds and nkey:
+                raise click.UsageError("--creds and --nkey exclude each other")
+            jwt, seed = read_credentials(creds) if creds else ("", read_nkey(nkey) if nkey else "")
+            endpoint = Endpoint.of(server, user=user, password=password, token=token, seed=seed, jwt=jwt).resolve()
+            if endpoint.seed and any(load.shape == "connect" for load in (*loads, *([other] if other else []))):
+                raise LoadError("connect: with an nkey each connection has to sign, which would be what is measured")
         cores = len(os.sched_getaffinity(0))
-        busy = workers or 1 if not endpoint else cores // 2 if endpoint.host.startswith("127.") else 0
+        busy = workers or 1 if not endpoint else cores // 2 if endpoint.is_local else 0
         count = generators or default_generators(cores, busy)
         cpus, server_cpus = pinning(count, busy) if pin and not server and not command else ([], [])
         settings = Settings(count, cpus, warm_up, timeout)
