@@ -50,18 +50,19 @@ def document(height: float, title: str, parts: Sequence[str], width: float = WID
 
 
 def ratios(title: str, subtitle: str, names: Sequence[str], rows: Sequence[tuple[str, Sequence[float | None]]]) -> str:
-    """Bars from 1 to the right (better) or left (worse), logarithmic; a bar for each name in each row (label, values)."""
+    """Bars from 1 to the right (better) or left (worse), logarithmic; for each row (label, values) a bar of each name that
+    has a value."""
     found = [value for _, values in rows for value in values if value]
     low = min(1.0, *found) / 1.15
     high = max(2.0, *found) * 1.5
     left, right, top = 210.0, WIDTH - 20.0, 74.0
     thick, gap = 9.0, 11.0
-    each = thick * len(names) + gap
+    heights = [thick * sum(map(bool, values)) + gap for _, values in rows]
 
     def at(value: float) -> float:
         return left + (right - left) * math.log(value / low) / math.log(high / low)
 
-    bottom = top + each * len(rows)
+    bottom = top + sum(heights)
     parts = [text(20, 26, title, "t"), text(20, 45, subtitle, "s")]
     x = WIDTH - 20.0
     for i in reversed(range(len(names))):
@@ -74,16 +75,15 @@ def ratios(title: str, subtitle: str, names: Sequence[str], rows: Sequence[tuple
             parts.append(line(at(tick), top - 6, at(tick), bottom, "one" if tick == 1 else "g"))
             parts.append(text(at(tick), top - 10, f"{tick:g}×", "s", "middle"))
     for row, (label, values) in enumerate(rows):
-        y = top + each * row + gap / 2
-        parts.append(text(left - 12, y + each / 2, label, anchor="end"))
-        for i, value in enumerate(values):
-            if not value:
-                continue
+        y = top + sum(heights[:row]) + gap / 2
+        parts.append(text(left - 12, y + heights[row] / 2, label, anchor="end"))
+        shown = [(i, value) for i, value in enumerate(values) if value]
+        for at_bar, (i, value) in enumerate(shown):
             begin, end = sorted((at(1), at(value)))
-            parts.append(box(begin, y + thick * i, max(end - begin, 1), thick - 1, COLOURS[i]))
-            if i == 0:
+            parts.append(box(begin, y + thick * at_bar, max(end - begin, 1), thick - 1, COLOURS[i]))
+            if at_bar == 0:
                 said = f"{value:.1f}×" if value >= 0.95 else f"{value:.2f}×"
-                parts.append(text(end + 5, y + thick * i + 8.5, said, "n s"))
+                parts.append(text(end + 5, y + 8.5, said, "n s"))
     return document(bottom + 14, title, parts)
 
 

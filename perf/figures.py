@@ -1,4 +1,4 @@
-"""Enter a results file's medians into README.md and docs/performance.md, between their `figures` marks, and draw them.
+"""Enter a results file's medians into README.md and docs/performance.md, between marks in them, and draw them.
 
     python -m perf.figures [perf/results/....json]     default: the newest
 
@@ -17,12 +17,16 @@ import orjson
 
 from perf import chart
 from perf.compare import number
-from perf.load.shapes import SHAPES
-from perf.servers import ROOT
+from perf.load.shapes import PLAIN, SHAPES
+from perf.servers import NATS, ROOT, dialect
 
-BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
 CHART = "docs/comparison.svg"
-SERIES = {"shardbroker:1": "one worker", "shardbroker:2": "two workers"}
+SERIES = {
+    "shardbroker:1": "one worker",
+    "shardbroker:2": "two workers",
+    "redis-server": "Redis",
+    "mosquitto": "Mosquitto",
+}
 
 Record = dict[str, Any]
 
@@ -86,8 +90,8 @@ def caption(record: Record) -> str:
 
 
 def table(record: Record) -> str:
-    """Every load and server: median, and how it stands against the first, by the wall and by the server's own CPU."""
-    servers = record["options"]["servers"]
+    """Every load and NATS server: median, and how it stands against the first, by the wall and by the server's own CPU."""
+    servers = [spec for spec in record["options"]["servers"] if dialect(spec) == NATS]
     first = servers[0]
     head = ["load", first]
     for spec in servers[1:]:
@@ -109,18 +113,40 @@ def table(record: Record) -> str:
     return f"{machine_line(record)}\n\n{text}\n\nTimes: how many times as good (of times and bytes: as small)."
 
 
-def entered(path: Path, text: str) -> str:
-    """A file's text with `text` between its marks."""
-    before, rest = path.read_text().split(BEGIN, 1)
-    return f"{before}{BEGIN}\n{text}\n{END}{rest.split(END, 1)[1]}"
+def others_table(record: Record) -> str:
+    """The plain loads on servers of other protocols, beside the first server and one worker: rate and rate per CPU second."""
+    servers = record["options"]["servers"]
+    compared = [spec for spec in servers[1:] if spec == "shardbroker:1" or dialect(spec) != NATS]
+    rows = [["load"] + [f"{spec}, {what}" for spec in compared for what in ("times", "per CPU s")]]
+    rows.append(["---"] + ["---:"] * (len(rows[0]) - 1))
+    for name, load in record["loads"].items():
+        if name not in PLAIN:
+            continue
+        row = [f"`{name}`"]
+        for spec in compared:
+            for key in (load["metric"], "rate_per_cpu_second"):
+                mine, first = value(load, spec, key), value(load, servers[0], key)
+                row.append(f"{mine / first:.2f}" if mine and first else "failed")
+        rows.append(row)
+    text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return f"{', '.join(peers(record))}: {servers[0]} is 1.\n\n{text}"
+
+
+def entered(text: str, mark: str, made: str) -> str:
+    """A file's text with what was made between its marks of a name."""
+    begin, end = f"<!-- {mark}: begin -->", f"<!-- {mark}: end -->"
+    before, rest = text.split(begin, 1)
+    return f"{before}{begin}\n{made}\n{end}{rest.split(end, 1)[1]}"
 
 
 def files(record: Record) -> dict[str, str]:
     """What each file should be, by its name from the top."""
+    readme, performance = ((ROOT / name).read_text() for name in ("README.md", "docs/performance.md"))
+    performance = entered(performance, "figures", table(record))
     return {
         CHART: picture(record),
-        "README.md": entered(ROOT / "README.md", caption(record)),
-        "docs/performance.md": entered(ROOT / "docs/performance.md", table(record)),
+        "README.md": entered(readme, "figures", caption(record)),
+        "docs/performance.md": entered(performance, "others", others_table(record)),
     }
 
 
