@@ -45,6 +45,7 @@ cdef enum:
     KIND_BATCH = 2
     KIND_GET = 3
     OUT_BYTES = 128 * 1024   # output waiting for TCP; more where a request is long
+    KEPT_MIN = 1024          # requests by which one may be overtaken, at least
     INBOX_BYTES = 13         # "cccc.nnnnnnnn" after the inbox's prefix
 
 cdef int64_t WAIT_NS = 10_000_000
@@ -174,8 +175,9 @@ cdef int64_t caller_fill(calls* c, caller* a, load_line* line, int64_t now) noex
     """As many requests as may be out (and are due). When the next is due in an open loop."""
     cdef uint64_t before = a.sequence
     cdef int64_t due = now
-    while (a.sequence - a.answered < c.in_flight and wire_room(&a.w) >= c.request_most + 64
-            and not is_ending(c, a, now)):
+    # One that is overtaken by many keeps its place: what would take it waits.
+    while (a.sequence - a.answered < c.in_flight and a.sent_ns[(a.sequence + 1) & c.kept_mask] == 0
+            and wire_room(&a.w) >= c.request_most + 64 and not is_ending(c, a, now)):
         if c.period_ns > 0:
             due = due_ns(c, a.number, a.sequence + 1)
             if due > now:
@@ -489,7 +491,7 @@ cdef class Calls:
         c.responders = len(responders)
         c.callers_all = callers_all or c.callers
         c.in_flight = in_flight
-        c.kept_mask = 1
+        c.kept_mask = KEPT_MIN // 2
         while c.kept_mask < <uint64_t>in_flight * 2:
             c.kept_mask = c.kept_mask * 2
         c.kept_mask = c.kept_mask * 2 - 1

@@ -61,15 +61,15 @@ def played(answer: Answer) -> Iterator[socket.socket]:
         theirs.close()
 
 
-def ask(answer: Answer, **more: Any) -> dict[str, Any]:
-    """One caller, REQUESTS requests, four at a time; its part."""
+def ask(answer: Answer, requests: int = REQUESTS, **more: Any) -> dict[str, Any]:
+    """One caller, so many requests, four at a time; its part."""
     with played(answer) as mine:
         made = calls.Calls(
             [mine.fileno()],
             subject=b"svc",
             inbox=b"_INBOX.x.",
             in_flight=4,
-            limit=REQUESTS,
+            limit=requests,
             stall_seconds=0.5,
             **more,
         )
@@ -94,6 +94,22 @@ def test_true_answers_pass(headers: bytes, sizes: tuple[int, ...]) -> None:
     part = ask(echo, headers=headers, sizes=sizes)
     assert (part["asked"], part["answered"]) == (REQUESTS, REQUESTS)
     assert Histogram.of(part["latency"]).count == REQUESTS
+
+
+@pytest.mark.parametrize("overtaken_by", [17, 400, 1023])
+def test_an_answer_may_come_long_after_others(overtaken_by: int) -> None:
+    """As from one of several responders that has no processor for a while. 1023: as many as a caller lets by."""
+    held = b""
+
+    def answer(number: int, inbox: bytes, headers: bytes, body: bytes) -> bytes:
+        nonlocal held
+        if number == 1:
+            held = msg(inbox, body)
+            return b""
+        return (held if number == 1 + overtaken_by else b"") + msg(inbox, body)
+
+    part = ask(answer, 3000, sizes=(16,))
+    assert (part["asked"], part["answered"]) == (3000, 3000)
 
 
 def at(place: int, instead: Answer) -> Answer:
