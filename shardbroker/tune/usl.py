@@ -38,14 +38,23 @@ class Fit:
 
     @property
     def peak(self) -> float:
-        """Workers at which throughput is greatest; infinite without crosstalk."""
+        """Workers at which throughput is greatest, at least 1; infinite without crosstalk."""
+        if self.serial >= 1:
+            return 1.0
         if self.crosstalk <= 0:
             return math.inf
-        return math.sqrt(max(1 - self.serial, 0) / self.crosstalk)
+        return max(1.0, math.sqrt((1 - self.serial) / self.crosstalk))
 
     @property
     def warning(self) -> str:
         """Why the fit is not to be trusted; empty when nothing speaks against it."""
+        if self.serial > 1:
+            return (
+                "more workers did less than one from the start, which no serial share explains: they had too few cores, or "
+                "the machine was not quiet; the law does not describe this"
+            )
+        if self.counts == COUNTS_TO_FIT and self.error > 0.1:
+            return f"three worker counts for three parameters, and runs that differ by {self.error:.0%} from the curve"
         if self.counts == COUNTS_TO_FIT:
             return "three worker counts for three parameters: the curve passes through all points and proves nothing"
         if self.counts < COUNTS_TO_TRUST:

@@ -61,3 +61,18 @@ def test_points_off_the_law_are_warned_of() -> None:
     found = fit([(1, 100.0), (2, 20.0), (4, 300.0), (8, 30.0), (16, 500.0)])
     assert found is not None
     assert "does not describe" in found.warning
+
+
+def test_workers_that_do_less_than_one_are_no_law() -> None:
+    """As on a machine with fewer cores than workers: no share of the work is more than all of it."""
+    law = fit([(1, 200.0), (2, 140.0), (3, 118.0)])
+    assert law is not None
+    assert law.serial > 1
+    assert law.peak == 1.0
+    assert "does not describe this" in law.warning
+
+
+def test_three_counts_whose_runs_differ() -> None:
+    law = fit([(1, 100.0), (1, 160.0), (2, 200.0), (2, 300.0), (3, 280.0), (3, 410.0)])
+    assert law is not None
+    assert "runs that differ by" in law.warning
