@@ -25,6 +25,7 @@ from shardbroker.bench.machine import machine, versions
 from shardbroker.bench.report import notes, table
 from shardbroker.bench.run import Outcome, Settings, Target, default_generators, pinning, run
 from shardbroker.bench.server import HOST, Process, free_port, listener, shardbroker_words
+from shardbroker.cli import load_options
 from shardbroker.errors import BrokerError
 
 EXIT_OK, EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 0, 1, 2, 130
@@ -270,40 +271,13 @@ class Shown:
     show_default=True,
     help="Runs of each shape, in turn.",
 )
-@click.option(
-    "--generators",
-    type=click.IntRange(1, 32),
-    help="Generator processes. [default: as there are cores left, at most 8]",
-)
+@load_options.options(generators="as there are cores left")
 @click.option(
     "--pin/--no-pin",
     default=True,
     help="Give generators and our own server processors of their own, where there are enough.",
 )
-@click.option(
-    "--warm-up",
-    type=click.FloatRange(0, 3600),
-    default=0.3,
-    show_default=True,
-    help="Seconds before the measured part.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0.1, 3600),
-    default=20.0,
-    show_default=True,
-    help="Seconds without any progress after which a run fails.",
-)
 @click.option("--seed", type=int, default=1, show_default=True, help="Of sizes and subjects that are drawn.")
-@click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    help="Write all figures to this file, - for standard output.",
-)
-@click.option(
-    "--progress/--no-progress", "progress", default=True, help="Show a progress bar, on a terminal."
-)
 def bench(
     wanted: tuple[str, ...],
     server: str | None,

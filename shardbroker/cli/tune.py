@@ -22,6 +22,7 @@ from shardbroker.bench.machine import machine, versions
 from shardbroker.bench.run import Settings, Target, default_generators, pinning
 from shardbroker.bench.server import HOST, Process, free_port, shardbroker_words
 from shardbroker.bench.shapes import Load
+from shardbroker.cli import load_options
 from shardbroker.cli.bench import EXIT_FAILED, EXIT_INTERRUPTED, open_files, statistics_of, told, write_json
 from shardbroker.tune import advice as advising
 from shardbroker.tune.html import HEADINGS, cells, report
@@ -119,18 +120,7 @@ def table(made: Sweep, best: int) -> Table:
     show_default=True,
     help="Seconds of each run.",
 )
-@click.option(
-    "--warm-up",
-    type=click.FloatRange(0, 60),
-    default=0.3,
-    show_default=True,
-    help="Seconds before each measured part.",
-)
-@click.option(
-    "--generators",
-    type=click.IntRange(1, 32),
-    help="Generator processes. [default: half of the cores, at most 8]",
-)
+@load_options.options(generators="half of the cores")
 @click.option(
     "--config",
     "config_file",
@@ -148,25 +138,9 @@ def table(made: Sweep, best: int) -> Table:
     help="Where the report is written.",
 )
 @click.option(
-    "--json",
-    "json_file",
-    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
-    help="Write all figures to this file, - for standard output.",
-)
-@click.option(
     "--write-workload",
     type=click.Path(dir_okay=False, path_type=Path),
     help="Write the workload as a TOML file, and measure it.",
-)
-@click.option(
-    "--timeout",
-    type=click.FloatRange(0.1, 3600),
-    default=20.0,
-    show_default=True,
-    help="Seconds without any progress after which a run fails.",
-)
-@click.option(
-    "--progress/--no-progress", "progress", default=True, help="Show a progress bar, on a terminal."
 )
 def tune(
     words: tuple[str, ...],
