@@ -3,7 +3,8 @@
     python -m perf.figures [perf/results/....json]     default: the newest
 
 The README shows docs/comparison.svg, ratios to the first server, and says of what; docs/performance.md has the figures of
-every server. All of it is made from the results file, and a test compares it with the newest one.
+every server. Servers of other protocols may be in the same file, or in one of perf/results/peers. All of it is made from
+results files, and a test compares it with the newest ones.
 """
 
 from __future__ import annotations
@@ -65,14 +66,21 @@ def machine_line(record: Record) -> str:
     )
 
 
-def rows(record: Record) -> list[tuple[str, list[float | None]]]:
-    """(load, how many times as good each of SERIES is as the first server), where there is anything to compare."""
-    first = record["options"]["servers"][0]
-    made = [(name, [better(name, load, mine, first) for mine in SERIES]) for name, load in record["loads"].items()]
+def rows(record: Record, others: Record) -> list[tuple[str, list[float | None]]]:
+    """(load, how many times as good each of SERIES is as the first server of its own record), where there is anything to
+    compare. others: the record that has the servers of other protocols."""
+    made = []
+    for name, load in record["loads"].items():
+        values = []
+        for mine in SERIES:
+            of = record if dialect(mine) == NATS else others
+            found = load if of is record else of["loads"].get(name)
+            values.append(better(name, found, mine, of["options"]["servers"][0]) if found else None)
+        made.append((name, values))
     return [(name, values) for name, values in made if any(values)]
 
 
-def picture(record: Record) -> str:
+def picture(record: Record, others: Record) -> str:
     """The chart as SVG."""
     machine = record["machine"]
     return chart.ratios(
@@ -80,7 +88,7 @@ def picture(record: Record) -> str:
         f"the same load in turn on {machine['cpu']}, {machine['cpus']} cores shared with the load generator; "
         f"of times and bytes: as small",
         list(SERIES.values()),
-        rows(record),
+        rows(record, others),
     )
 
 
@@ -99,7 +107,7 @@ def table(record: Record) -> str:
     rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for name, load in record["loads"].items():
         theirs = value(load, first, load["metric"])
-        row = [f"`{name}` ({load['unit']})", number(theirs) if theirs else "failed"]
+        row = [f"`{name}` ({load['unit']}{', anew' if 'commit' in load else ''})", number(theirs) if theirs else "failed"]
         for spec in servers[1:]:
             ours, times = value(load, spec, load["metric"]), better(name, load, spec, first)
             cpu = [value(load, one, "rate_per_cpu_second") for one in (spec, first)]
@@ -110,7 +118,12 @@ def table(record: Record) -> str:
             ]
         rows.append(row)
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"{machine_line(record)}\n\n{text}\n\nTimes: how many times as good (of times and bytes: as small)."
+    anew = "".join(
+        f" `{name}` was measured anew, {load['taken'][:10]}, commit {load['commit']}."
+        for name, load in record["loads"].items()
+        if "commit" in load
+    )
+    return f"{machine_line(record)}\n\n{text}\n\nTimes: how many times as good (of times and bytes: as small).{anew}"
 
 
 def others_table(record: Record) -> str:
@@ -129,7 +142,7 @@ def others_table(record: Record) -> str:
                 row.append(f"{mine / first:.2f}" if mine and first else "failed")
         rows.append(row)
     text = "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return f"{', '.join(peers(record))}: {servers[0]} is 1.\n\n{text}"
+    return f"{machine_line(record)} {servers[0]} is 1.\n\n{text}"
 
 
 def entered(text: str, mark: str, made: str) -> str:
@@ -139,14 +152,14 @@ def entered(text: str, mark: str, made: str) -> str:
     return f"{before}{begin}\n{made}\n{end}{rest.split(end, 1)[1]}"
 
 
-def files(record: Record) -> dict[str, str]:
+def files(record: Record, others: Record) -> dict[str, str]:
     """What each file should be, by its name from the top."""
     readme, performance = ((ROOT / name).read_text() for name in ("README.md", "docs/performance.md"))
     performance = entered(performance, "figures", table(record))
     return {
-        CHART: picture(record),
+        CHART: picture(record, others),
         "README.md": entered(readme, "figures", caption(record)),
-        "docs/performance.md": entered(performance, "others", others_table(record)),
+        "docs/performance.md": entered(performance, "others", others_table(others)),
     }
 
 
@@ -155,13 +168,21 @@ def newest() -> Path:
     return max((ROOT / "perf/results").glob("*.json"))
 
 
+def with_others(record: Record) -> Record:
+    """The record of the servers of other protocols: this one, or the newest of perf/results/peers."""
+    if any(dialect(spec) != NATS for spec in record["options"]["servers"]):
+        return record
+    kept: Record = orjson.loads(max((ROOT / "perf/results/peers").glob("*.json")).read_bytes())
+    return kept
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m perf.figures", description=__doc__)
     parser.add_argument("results", nargs="?", type=Path)
     given = parser.parse_args()
     path = given.results or newest()
     record = orjson.loads(path.read_bytes())
-    for name, text in files(record).items():
+    for name, text in files(record, with_others(record)).items():
         (ROOT / name).write_text(text)
 
 

@@ -381,6 +381,7 @@ class Worker:
             plan = order["plan"]
             if plan.get("cpus"):
                 os.sched_setaffinity(0, plan["cpus"])
+            os.nice(plan.get("nice", 0))
             self.kind = KINDS[plan["kind"]](plan, self.memory)
             self.kind.connect()
             return {"ready": "connect"}
