@@ -346,8 +346,8 @@ def bench(
         if server:
             if creds and nkey:
                 raise click.UsageError("--creds and --nkey exclude each other")
-            jwt, seed = read_credentials(creds) if creds else ("", read_nkey(nkey) if nkey else "")
-            endpoint = Endpoint.of(server, user=user, password=password, token=token, seed=seed, jwt=jwt).resolve()
+            jwt, secret = read_credentials(creds) if creds else ("", read_nkey(nkey) if nkey else "")
+            endpoint = Endpoint.of(server, user=user, password=password, token=token, seed=secret, jwt=jwt).resolve()
             if endpoint.seed and any(load.shape == "connect" for load in (*loads, *([other] if other else []))):
                 raise LoadError("connect: with an nkey each connection has to sign, which would be what is measured")
         cores = len(os.sched_getaffinity(0))
