@@ -33,7 +33,7 @@ def tune(directory: Path, *words: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_sweep(tmp_path: Path) -> None:
     done = tune(
-        tmp_path, "-w", "fanout:1x3:64", "-w", "request", "--workers", "1,2", "--repeat", "2", "--duration", "0.1",
+        tmp_path, "-w", "fanout:1x3:64", "-w", "request", "--workers", "1,2", "--repeat", "2", "--duration", "0.4",
         "--warm-up", "0.05", "--json", "all.json",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -134,7 +134,7 @@ def test_an_interrupt_leaves_nothing_behind_and_prints_what_there_is(
         seen.update(family(process.pid))
         return len(seen) > 10  # each run has a broker of two processes and a generator
 
-    wait_until(several_runs, "some runs")
+    wait_until(several_runs, "some runs", SECONDS_MAX)
     process.send_signal(number)
     out, err = process.communicate(timeout=SECONDS_MAX)
     assert process.returncode == 130, err
