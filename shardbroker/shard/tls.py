@@ -147,7 +147,7 @@ class TlsLayer:
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self.done = False  # the handshake
 
-    def feed(self, data: bytes) -> None:
+    def feed(self, data: bytes | memoryview) -> None:
         """Bytes that came from the socket; empty at its end."""
         if data:
             self._incoming.write(data)

@@ -51,6 +51,8 @@ class Transports:
         self.owner = owner
         self.buffer = bytearray(RECEIVE_BYTES + FEED_SLACK)
         self.view = memoryview(self.buffer)[:RECEIVE_BYTES]
+        # What comes off a socket, until its layers have it: allocating so much for each read costs more than the copy.
+        self.raw = memoryview(bytearray(RECEIVE_BYTES))
         self._open: dict[int, Transport] = {}  # by client id
         # Changed by a reload
         self.options = options
@@ -287,8 +289,9 @@ class Transport:
     # -- bytes in --
 
     def _readable(self) -> None:
+        raw = self._transports.raw
         try:
-            data = self._socket.recv(RECEIVE_BYTES)
+            data = raw[: self._socket.recv_into(raw)]
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -340,27 +343,26 @@ class Transport:
         hungry = True
         try:
             pieces = websocket.receive(data)
+            self._write(websocket.take())
+            if websocket.upgrade is not None and not self._plain:
+                transports.owner.upgraded(self._slot, self._client_id, websocket.upgrade)
+                self._flows()
+            for piece in pieces:
+                for at in range(0, len(piece), RECEIVE_BYTES):
+                    part = piece[at : at + RECEIVE_BYTES]
+                    transports.buffer[: len(part)] = part
+                    hungry = transports.engine.feed(self._slot, self._client_id, transports.buffer, len(part))
+            websocket.check_open()
         except UpgradeError as error:
             self._write(websocket.take())
             self._fail(f"websocket handshake error: {error}", CloseReason.CLIENT_CLOSED)
             return False
         except ProtocolError as error:
-            self._write(websocket.take())
             self._fail(f"websocket: {error}", CloseReason.PROTOCOL_VIOLATION)
             return False
         except EOFError:
-            self._write(websocket.take())
             self._gone(CloseReason.CLIENT_CLOSED)
             return False
-        self._write(websocket.take())
-        if websocket.upgrade is not None and not self._plain:
-            transports.owner.upgraded(self._slot, self._client_id, websocket.upgrade)
-            self._flows()
-        for piece in pieces:
-            for at in range(0, len(piece), RECEIVE_BYTES):
-                part = piece[at : at + RECEIVE_BYTES]
-                transports.buffer[: len(part)] = part
-                hungry = transports.engine.feed(self._slot, self._client_id, transports.buffer, len(part))
         if not hungry:
             self._unread()
         return hungry

@@ -33,6 +33,7 @@ FRAME_BYTES_MAX = 64 << 20
 # Below this, deflating costs more than it saves (websocket.go wsCompressThreshold).
 COMPRESS_BYTES_MIN = 64
 PATHS_OF_OTHERS = ("/leafnode", "/mqtt")
+EARLY = "client sent data before handshake is complete"
 
 _CLOSE_CODES = {
     CloseReason.CLIENT_CLOSED: 1000,
@@ -107,7 +108,7 @@ class WebSocketLayer:
         self._protocol.max_message_size = min(FRAME_PAYLOADS * max_payload, FRAME_BYTES_MAX)
 
     def receive(self, data: bytes | memoryview) -> list[bytes]:
-        """Bytes of the client; the pieces of NATS protocol in them. Raises UpgradeError, ProtocolError, EOFError."""
+        """Bytes of the client; the pieces of NATS protocol in them. Raises UpgradeError."""
         if self.upgrade is None:
             self._received += len(data)
             if self._received > UPGRADE_BYTES_MAX:
@@ -121,18 +122,26 @@ class WebSocketLayer:
                 pieces.append(bytes(event.data))
         if self.upgrade is None and self._protocol.handshake_exc is not None:
             raise UpgradeError(str(self._protocol.handshake_exc))
-        if self._protocol.state is not State.OPEN and self.upgrade is not None and not pieces:
-            failure = self._protocol.parser_exc
-            if failure is not None:
-                raise failure if isinstance(failure, ProtocolError) else ProtocolError(str(failure))
-            raise EOFError
         return pieces
+
+    def check_open(self) -> None:
+        """Ask behind each `receive`, once its pieces are used. Raises ProtocolError, or EOFError when the client has said
+        goodbye."""
+        if self._protocol.state is State.OPEN or self.upgrade is None:
+            return
+        failure = self._protocol.parser_exc
+        if failure is None or isinstance(failure, EOFError):
+            raise EOFError
+        raise failure if isinstance(failure, ProtocolError) else ProtocolError(str(failure))
 
     def _accept(self, request: Request, *, early: bool) -> None:
         protocol = self._protocol
+        if protocol.parser_exc is not None:
+            # What came behind the request is no frame, and the library has ended the stream: nothing can be answered.
+            raise UpgradeError(EARLY)
         refused = self._refusal(request)
         if early and refused is None:
-            refused = 400, "client sent data before handshake is complete"
+            refused = 400, EARLY
         if refused is not None:
             status, text = refused
             protocol.send_response(protocol.reject(status, text + "\n"))

@@ -163,6 +163,14 @@ def test_variables_in_the_environment_may_name_others_but_not_in_a_circle() -> N
         read("a: $X", X="$Y", Y="$X")
 
 
+def test_a_bare_word_keeps_the_functions_of_mappings() -> None:
+    text = "m { a.* b.{{wildcard(1)}}\n c.* d.{{partition(3,1)}}}\nl: [x.{{split(1,-)}}, {d: y.{{a}}}]"
+    assert read(text) == {
+        "m": {"a.*": "b.{{wildcard(1)}}", "c.*": "d.{{partition(3,1)}}"},
+        "l": ["x.{{split(1,-)}}", {"d": "y.{{a}}"}],
+    }
+
+
 def test_a_quoted_dollar_is_text() -> None:
     assert read("a: '$X'\nb: \"$Y\"") == {"a": "$X", "b": "$Y"}
 
