@@ -1,7 +1,7 @@
 """Bytes below NATS: WebSocket frames and TLS records, good ones and damaged, in pieces of any size.
 
-What comes out of a layer is what an independent client put in, or the beginning of it and then the layer's own error; never another
-exception, never more than the limits. One seed repeats a run; SHARDBROKER_FUZZ_RUNS says how many.
+What comes out of a layer is what an independent client put in, or the beginning of it and then the layer's own error; never
+another exception, never more than the limits. One seed repeats a run; SHARDBROKER_FUZZ_RUNS says how many.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import ssl
 from collections.abc import Iterator
 
 import pytest
+from transports.conftest import Authority
+from transports.conftest import authority as authority
 from websockets.client import ClientProtocol
 from websockets.exceptions import ProtocolError
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
@@ -25,8 +27,6 @@ from shardbroker.shard.websocket import (
     UpgradeError,
     WebSocketLayer,
 )
-from transports.conftest import Authority
-from transports.conftest import authority as authority
 
 RUNS = int(os.environ.get("SHARDBROKER_FUZZ_RUNS", "400"))
 SEEDS = range(2)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from transports.conftest import Authority
+from transports.conftest import authority as authority
 
 from harness import Broker, wait_until
 from proc.test_memory import resident
-from transports.conftest import Authority
-from transports.conftest import authority as authority
 
 CONNECTIONS = 600
 # What documents promise is a control line and 16 KiB; a TLS connection has OpenSSL's state and buffers besides. The rest is room
