@@ -32,6 +32,9 @@ from shardbroker.hot.transform cimport transform_apply, transform_make
 
 cdef enum:
     KEY_BYTES = 16                      # hexadecimal digits
+    ACK_BYTES = 8                       # of ACK
+
+cdef const char* ACK = b"$JS.ACK."
 
 
 # ---- shadows ----------------------------------------------------------------------------------------------------
@@ -319,12 +322,18 @@ cdef uint32_t forward(engine_t* e, account_t* asker, account_t* answerer, connec
                       uint32_t payload_bytes, int type, uint64_t lasts_ns, uint32_t depth) noexcept nogil:
     """Publish in another account, with a reply subject that leads back. To how many it went."""
     cdef char back[64]
+    cdef const char* back_at = back
     cdef uint32_t back_bytes = 0
     cdef response_t* r = NULL
     cdef uint64_t key = 0
     cdef uint32_t delivered
     cdef bint importing = e.importing
-    if reply_bytes:
+    cdef bint acknowledges = reply_bytes > ACK_BYTES and memcmp(reply, ACK, ACK_BYTES) == 0
+    if acknowledges:
+        # Clients read the place in the stream out of it, and import $JS.ACK.> (client.go processServiceImport).
+        back_at = reply
+        back_bytes = reply_bytes
+    elif reply_bytes:
         await_answers(e, answerer)
         r = response_new(e, asker, answerer, reply, reply_bytes, type, lasts_ns)
         key = r.key
@@ -332,12 +341,12 @@ cdef uint32_t forward(engine_t* e, account_t* asker, account_t* answerer, connec
         hex_put(back + e.answer_prefix_bytes, key, KEY_BYTES)
         back_bytes = e.answer_prefix_bytes + KEY_BYTES
     e.importing = True
-    delivered = engine_publish_on(e, answerer, subject, n, NULL, 0, back, back_bytes, header_bytes, payload, payload_bytes)
+    delivered = engine_publish_on(e, answerer, subject, n, NULL, 0, back_at, back_bytes, header_bytes, payload, payload_bytes)
     e.importing = importing
     if answerer.services_count and depth < CHAIN_MAX:
-        delivered += exchange_request(e, answerer, c, subject, n, back, back_bytes, header_bytes, payload, payload_bytes,
+        delivered += exchange_request(e, answerer, c, subject, n, back_at, back_bytes, header_bytes, payload, payload_bytes,
                                       depth + 1)
-    if delivered == 0 and reply_bytes:
+    if delivered == 0 and key:
         r = response_find(e, key)
         if r != NULL:
             response_unlink(e, r)

@@ -11,7 +11,7 @@ from shardbroker.store.filter cimport filter_forget, filter_reset
 from shardbroker.store.format cimport (
     FLAG_EXPIRES, KIND_MASK, KIND_MESSAGE, SEGMENT_HEADER_BYTES, counted_bytes, padded, record_check, record_expires,
     record_payload_bytes, record_subject, record_t)
-from shardbroker.store.model cimport REMOVED_DAMAGED, STORAGE_MEMORY, expiry_t, subject_t
+from shardbroker.store.model cimport REMOVED_DAMAGED, REMOVED_MAX_AGE, REMOVED_TTL, STORAGE_MEMORY, expiry_t, subject_t
 from shardbroker.store.segment cimport (
     segment_add, segment_index, segment_index_from, segment_record, segment_seq, segments_find, segments_unlink)
 from shardbroker.store.subjects cimport (
@@ -76,6 +76,10 @@ cdef void index_drop(log_t* log, segment_t* g, uint32_t i, int reason) noexcept 
     if g.sealed and g.live_bytes * 2 < g.used - SEGMENT_HEADER_BYTES:
         log.compact_wanted = True
     if log.on_removed != NULL and not log.recovering:
+        log.removing = NULL
+        if (u.count == 0 and (reason == REMOVED_MAX_AGE or reason == REMOVED_TTL)
+                and record_check(<const char*>r, g.used - (<uint64_t>(<const char*>r - g.base)), g.salt)):
+            log.removing = r
         log.on_removed(log.context, log, seq, name_text(u), name_bytes(u), u.count == 0, reason)
     if u.count == 0:
         filter_forget(log, id)

@@ -239,6 +239,7 @@ cdef struct log_t:
     log_limits_t limits
     void* context
     log_removed_t on_removed
+    const record_t* removing            # while on_removed runs for the last of a subject that ended by age or TTL; NULL: damaged
     log_durable_t on_durable
     log_damage_t on_damage
     # Whole life

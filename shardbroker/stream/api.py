@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "$JS.API."
 TYPE: Final = "io.nats.jetstream.api.v1."
-# nats-server's request_queue_limit: what waits above it is dropped, and an advisory says how many.
-INFLIGHT_MAX: Final = 10_000
 
 
 @dataclass(slots=True)
@@ -58,7 +56,7 @@ class Request:
     @property
     def stream_name(self) -> str:
         """The stream that the subject names."""
-        at = self.api.operation(self.words)
+        at = operation_of(self.words)
         return self.words[at.stream_at] if at is not None else ""
 
     @property
@@ -72,7 +70,7 @@ class Request:
     def decode(self, kind: Struct) -> dict[str, Any]:
         """The payload's fields. Raises ApiError."""
         try:
-            return decode(self.payload, kind)
+            return decode(self.payload, kind, strict=self.manager.settings.strict)
         except DecodeError as error:
             raise ApiError(Code.INVALID_JSON, err=error) from None
 
@@ -91,7 +89,7 @@ class Request:
     def fail(self, error: ApiError) -> None:
         """Send an error, and behind it what this kind of answer always has."""
         self.api.errors += 1
-        operation = self.api.operation(self.words)
+        operation = operation_of(self.words)
         always = operation.beside_error if operation is not None else {}
         self._send({"type": TYPE + self.type, "error": error.to_json(), **always}, True)
 
@@ -158,6 +156,28 @@ def serve(
     return register
 
 
+def operation_of(words: list[str]) -> Operation | None:
+    """The operation of a subject's words behind $JS.API; None: there is none."""
+    for size in (3, 2, 1):
+        found = HANDLERS.get(".".join(words[:size]))
+        if (
+            found is not None
+            and found.least <= len(words)
+            and (found.most is None or len(words) <= found.most)
+        ):
+            return found
+    return None
+
+
+def refusal_of(subject: str) -> bytes | None:
+    """What an account without JetStream is answered (jetstream_api.go: every handler asks for it first); None: nothing."""
+    operation = operation_of(subject[len(PREFIX) :].split("."))
+    if operation is None:
+        return None
+    error = ApiError(Code.NOT_ENABLED_FOR_ACCOUNT)
+    return orjson.dumps({"type": TYPE + operation.type, "error": error.to_json(), **operation.beside_error})
+
+
 class Api:
     """The API on one shard."""
 
@@ -168,28 +188,16 @@ class Api:
         self.inflight = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def operation(self, words: list[str]) -> Operation | None:
-        """The operation of a subject's words behind $JS.API; None: there is none."""
-        for size in (3, 2, 1):
-            found = HANDLERS.get(".".join(words[:size]))
-            if (
-                found is not None
-                and found.least <= len(words)
-                and (found.most is None or len(words) <= found.most)
-            ):
-                return found
-        return None
-
     def on_request(
         self, client: dict[str, Any], subject: str, reply: bytes, headers: bytes, payload: bytes
     ) -> None:
         """A client's message to $JS.API.>, on the client's shard."""
         request = Request(self, self.manager.account, subject, reply, headers, payload, client)
         request.words = subject[len(PREFIX) :].split(".")
-        operation = self.operation(request.words)
+        operation = operation_of(request.words)
         if operation is None:
             return  # nobody answers, as from a server without a system account
-        if self.inflight >= INFLIGHT_MAX:
+        if self.inflight >= self.manager.settings.inflight_max:
             advisories.advise(
                 self.manager,
                 f"{advisories.PREFIX}.API.LIMIT_REACHED",
@@ -206,7 +214,7 @@ class Api:
 
     def handle(self, request: Request) -> None:
         """Carry a request out on this shard."""
-        operation = self.operation(request.words)
+        operation = operation_of(request.words)
         if operation is None:
             return
         request.type = operation.type

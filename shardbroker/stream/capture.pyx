@@ -21,6 +21,7 @@ from shardbroker.hot.model cimport connection_t, subscription_t
 from shardbroker.hot.accounts cimport account_named
 from shardbroker.hot.sink cimport sink_free, sink_new_in, sink_subscribe
 from shardbroker.hot.state cimport EVENT_NOTE, engine_t, message_t
+from shardbroker.store.format cimport record_subject, record_t
 from shardbroker.store.handle cimport Log, Store
 from shardbroker.store.log cimport (
     log_append, log_deadline, log_get, log_last_for, log_seq_at, log_next, log_skip, log_submit, log_tick)
@@ -517,7 +518,7 @@ cdef void on_removed(void* context, log_t* log, uint64_t seq, const char* subjec
     if sb_unlikely(subject_empty and s.flags & STREAM_MARKERS
                    and (reason == REMOVED_MAX_AGE or reason == REMOVED_TTL)):
         with gil:
-            ended(s, subject[:subject_bytes])
+            ended(s, subject[:subject_bytes], header_of(log.removing))
         note(s.home)
 
 
@@ -531,8 +532,15 @@ cdef void unwritten(stream_t* s, uint64_t seq) noexcept nogil:
             a.seq = 0
 
 
-cdef void ended(stream_t* s, bytes subject) noexcept:
-    (<Capture>s.capture).ended.append(subject)
+cdef bytes header_of(const record_t* r):
+    if r == NULL or r.header_bytes <= 0:
+        return b""
+    cdef const char* block = record_subject(r) + r.subject_bytes + r.sizes_bytes
+    return block[:r.header_bytes]
+
+
+cdef void ended(stream_t* s, bytes subject, bytes block) noexcept:
+    (<Capture>s.capture).ended.append((subject, block))
 
 
 cdef void on_damage(void* context, log_t* log, uint64_t first, uint64_t last) noexcept nogil:

@@ -31,7 +31,8 @@ _NO_PAUSE: Final[dict[str, Any]] = {"paused": False, "pause_until": gojson.forma
 
 def _consumers(request: Request) -> Consumers:
     found = request.stream.consumers
-    assert isinstance(found, Consumers)
+    if not isinstance(found, Consumers):
+        raise ApiError(Code.STREAM_NOT_FOUND)       # it is being restored
     return found
 
 
@@ -157,7 +158,10 @@ def step_down(request: Request) -> None:
 
 def attach(shard: ShardConsumers, manager: Manager) -> None:
     """Give the streams of an account their consumers. Before they are opened."""
-    limits = Limits(max_ack_pending=manager.limits.max_ack_pending)
+    given = [most for most in (manager.settings.max_ack_pending, manager.limits.max_ack_pending) if most > 0]
+    limits = Limits(
+        max_ack_pending=min(given, default=0), max_request_batch=manager.settings.max_request_batch
+    )
 
     def advise(subject: str, kind: str, fields: dict[str, Any]) -> None:
         advisories.advise(manager, subject, kind, fields)

@@ -259,6 +259,10 @@ class Struct(Kind):
         self.fields = fields
         self.folded = {f.lower(): f for f in fields}
 
+    def field(self, name: str) -> Kind | None:
+        """The kind of a field; None: there is none of that name."""
+        return self.fields.get(name) or self.fields.get(self.folded.get(name.lower(), ""))
+
     def take(self, value: Any, where: str) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise self.refuse(value, where)
@@ -297,9 +301,18 @@ def _syntax(text: str, e: json.JSONDecodeError) -> DecodeError:
     return DecodeError(f"invalid character {text[e.pos]!r} looking for beginning of value at offset {e.pos + 1}")
 
 
-def decode(payload: bytes, kind: Struct) -> dict[str, Any]:
+def _known(value: Any, kind: Kind) -> Any:
+    """Without the fields that `kind` has not."""
+    if isinstance(kind, List) and isinstance(value, list):
+        return [_known(item, kind.item) for item in value]
+    if not isinstance(kind, Struct) or not isinstance(value, dict):
+        return value
+    return {key: _known(v, field) for key, v in value.items() if (field := kind.field(key)) is not None}
+
+
+def decode(payload: bytes, kind: Struct, *, strict: bool = True) -> dict[str, Any]:
     """The fields of a request. An empty payload is an empty object; of several objects the later ones add to the first,
-    as Go's decoder has it.
+    as Go's decoder has it. Not `strict`: fields that nobody knows are left out.
 
     Raises DecodeError with Go's text.
     """
@@ -320,7 +333,7 @@ def decode(payload: bytes, kind: Struct) -> dict[str, Any]:
             if not isinstance(value, dict):
                 what = {list: "array", str: "string", bool: "bool"}.get(type(value), "number")
                 raise DecodeError(f"json: cannot unmarshal {what} into Go value of type {kind.go}")
-            out.update(kind.take(value, ""))
+            out.update(kind.take(value if strict else _known(value, kind), ""))
         at = _skip(text, at)
     return out
 

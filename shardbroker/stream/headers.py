@@ -19,6 +19,7 @@ TTL: Final = b"Nats-TTL"
 MARKER_REASON: Final = b"Nats-Marker-Reason"
 STREAM_SOURCE: Final = b"Nats-Stream-Source"
 REQUIRED_API_LEVEL: Final = b"Nats-Required-Api-Level"
+KV_OPERATION: Final = b"KV-Operation"
 REQUEST_INFO: Final = b"Nats-Request-Info"
 
 
@@ -52,6 +53,11 @@ def remove(block: bytes, name: bytes) -> bytes:
             break
         block = block[:at] + block[end + 2 :]
     return b"" if block == VERSION + b"\r\n" else block
+
+
+def ends_subject(block: bytes) -> bool:
+    """Whether a message says by itself that its subject has ended: no marker follows it (sdm.go isSubjectDeleteMarker)."""
+    return bool(get(block, MARKER_REASON)) or get(block, KV_OPERATION) == b"PURGE"
 
 
 def without_status(block: bytes) -> bytes:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from shardbroker.stream.api import operation_of
 from shardbroker.stream.errors import ApiError, Code
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Peers:
             if await self._ready(shard):
                 self._send(shard, fields, rest)
                 return
-            operation = request.api.operation(request.words)
+            operation = operation_of(request.words)
             request.type = operation.type if operation is not None else ""
             request.fail(ApiError(Code.CLUSTER_NOT_AVAIL))
 

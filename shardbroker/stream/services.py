@@ -17,7 +17,7 @@ from shardbroker.clock import Clock
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.store.handle import Store
 from shardbroker.stream import consumer_api
-from shardbroker.stream.api import PREFIX
+from shardbroker.stream.api import PREFIX, refusal_of
 from shardbroker.stream.capture import Streams
 from shardbroker.stream.consumers import Consumers, ShardConsumers
 from shardbroker.stream.errors import ApiError
@@ -103,6 +103,8 @@ class Services:
             manager = self.managers.get(event[-1])
             if manager is not None:
                 manager.on_request(*event[1:-1])
+            else:
+                self._refuse(event[3], event[4], event[-1])
         elif kind == EVENT_PEER:
             fields, rest = decode(event[2])
             manager = self.managers.get(fields["account"].encode())
@@ -115,6 +117,12 @@ class Services:
         else:
             return False
         return True
+
+    def _refuse(self, subject: bytes, reply: bytes, account: bytes) -> None:
+        """Answer a request of an account that has no JetStream."""
+        refusal = refusal_of(subject.decode("latin-1"))
+        if reply and refusal is not None:
+            self._engine.publish(reply, refusal, b"", b"", None, account)
 
     def settle(self) -> None:
         """Let every stream decide on what waits for it."""

@@ -7,12 +7,17 @@ import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from shardbroker.auth.model import GLOBAL_ACCOUNT, JetStreamLimits
 from shardbroker.options import JetStreamSettings, Options
 
 # nats-server takes three quarters of the machine where nothing is said (jetstream.go dynJetStreamConfig).
 PART = 3 / 4
+
+
+# nats-server's request_queue_limit
+INFLIGHT_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +31,10 @@ class Settings:
     max_memory: int = 0
     max_store: int = 0
     max_duplicates_ns: int = 0
-    strict: bool = True
+    strict: bool = True  # refuse fields that nobody knows
+    inflight_max: int = INFLIGHT_MAX  # requests of an account at a time, a shard; what comes above is dropped with an advisory
+    max_ack_pending: int = 0
+    max_request_batch: int = 0
     threads: int = 2
 
 
@@ -48,6 +56,9 @@ def stream_settings(options: Options, server_name: str) -> Settings:
         max_store=max_store(given),
         max_duplicates_ns=round(given.duplicate_window * 1e9),
         strict=given.strict,
+        inflight_max=given.request_queue_limit if given.request_queue_limit > 0 else INFLIGHT_MAX,
+        max_ack_pending=given.max_ack_pending,
+        max_request_batch=given.max_request_batch,
     )
 
 

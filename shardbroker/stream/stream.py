@@ -139,8 +139,9 @@ class Stream:
                 self.direct.get(subject, reply, block, payload)
             else:
                 self.intake.publish(subject, reply, block, payload)
-        for subject in self.capture.take_ended():
-            self._mark_end(subject)
+        for subject, block in self.capture.take_ended():
+            if not h.ends_subject(block):
+                self._mark_end(subject)
         self.shard.on_durable(self)
 
     def _mark_end(self, subject: bytes) -> None:
@@ -181,11 +182,15 @@ class Stream:
         self.capture.touch()
         return removed
 
-    async def durable(self) -> None:
-        """Until what was changed just now is on the disk; something must have been. ApiError when it cannot be."""
+    async def durable(self, ticket: int | None = None) -> None:
+        """Until what was changed is on the disk: just now, then something must have been; or when the log had that ticket.
+
+        ApiError when it cannot be.
+        """
         if self.config.storage == "memory":
             return
-        ticket = self.log.ticket
+        if ticket is None:
+            ticket = self.log.ticket
         self.capture.touch()
         pause = 0.0
         while self.log.durable_ticket < ticket and not self.closed:

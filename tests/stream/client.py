@@ -35,6 +35,15 @@ class Asker:
         answer: dict[str, Any] = json.loads(message.data)
         return answer
 
+    async def next_message(self, subject: str, payload: bytes = b"1") -> Any:
+        """What a pull request brings; `subject` is $JS.API.CONSUMER.MSG.NEXT.<stream>.<consumer> or leads there."""
+        inbox = self.client.new_inbox()
+        subscription = await self.client.subscribe(inbox)
+        await self.client.publish(subject, payload, reply=inbox)
+        message = await subscription.next_msg(timeout=WATCHDOG_SECONDS)
+        await subscription.unsubscribe()
+        return message
+
     async def create(self, name: str, **config: Any) -> dict[str, Any]:
         answer = await self.api(f"STREAM.CREATE.{name}", {"name": name, **config})
         assert "error" not in answer, answer

@@ -84,7 +84,7 @@ def test_transform_and_republish(js: Broker, name: str) -> None:
 def test_a_marker_is_left_where_a_subject_ends(js: Broker, name: str) -> None:
     async def test(asker: Asker) -> None:
         await asker.create(
-            name, subjects=[f"{name}.>"], subject_delete_marker_ttl=60_000_000_000, max_age=1_000_000_000
+            name, subjects=[f"{name}.>"], subject_delete_marker_ttl=3_000_000_000, max_age=1_000_000_000
         )
         await asker.publish(f"{name}.a", "1")
         await asker.publish(f"{name}.a", "2")
@@ -96,6 +96,15 @@ def test_a_marker_is_left_where_a_subject_ends(js: Broker, name: str) -> None:
         got = await asker.until(marker, "a marker")
         assert got["subject"] == f"{name}.a" and "data" not in got
         assert b"Nats-Marker-Reason: MaxAge\r\n" in base64.b64decode(got["hdrs"])
+
+        async def empty() -> bool:
+            return (await asker.state(name))["messages"] == 0
+
+        # A marker's own end is marked by nothing, nor is that of a key-value store's purge.
+        await asker.until(empty, "the marker's end")
+        await asker.publish(f"{name}.b", "", KV_Operation="PURGE", Nats_Rollup="sub")
+        await asker.until(empty, "the end of what a purge left")
+        assert (await asker.state(name))["last_seq"] == 4
 
     run(test, js)
 
