@@ -13,7 +13,6 @@ Home shard only: the stream's owner. Source of the rules: nats-server's consumer
 from __future__ import annotations
 
 import asyncio
-import base64
 import random
 import secrets
 import string
@@ -28,9 +27,9 @@ from shardbroker.clock import Clock
 from shardbroker.hot.engine import Engine
 from shardbroker.limits import PROTOCOL_VERSION
 from shardbroker.store.handle import Filter, Log
+from shardbroker.stream import archive, gojson
 from shardbroker.stream import consumer_model as model
 from shardbroker.stream import consumer_store as disk
-from shardbroker.stream import gojson
 from shardbroker.stream.consumer_model import ConsumerConfig, Limits
 from shardbroker.stream.errors import ApiError, Code
 from shardbroker.stream.host import EngineHub
@@ -596,32 +595,44 @@ class Consumers:
                               state.delivered_time, state.acked_time, skips, state.resume if skips else 0)
         self._run(entry)
 
-    def snapshot(self) -> list[dict[str, Any]]:
-        """All that are kept, with their states, as JSON."""
+    def snapshot(self) -> list[archive.SavedConsumer]:
+        """All that are kept, with their states."""
         out = []
         for entry in self.public():
             _, blob = entry.native.save(True)
             entry.whole_bytes = -1       # that was not written: the next save has everything again
-            out.append({"name": entry.name, **_definition(entry), "state": base64.b64encode(blob).decode()})
+            state = disk.state_of(blob, [])
+            if state is None:
+                continue
+            redelivered = {e[0]: e[4] for e in state.entries.values() if e[4]}
+            redelivered |= {e[0]: e[2] for e in state.exceeded.values()}
+            out.append(archive.SavedConsumer(
+                entry.name, entry.config.to_json(), (state.dseq - 1, max(state.seq, 1) - 1),
+                (state.floor_dseq, state.floor_seq), {e[0]: (e[1], e[2]) for e in state.entries.values()}, redelivered))
         return out
 
-    def restore(self, found: list[dict[str, Any]]) -> None:
-        """Those of a snapshot, into a stream that has none. Raises ApiError."""
+    def restore(self, found: list[archive.SavedConsumer]) -> None:
+        """Those of an archive, into a stream that has none. Raises ApiError."""
+        now = self.shard.clock.time_ns()
         for one in found:
+            (dseq, seq), (floor_dseq, floor_seq) = one.delivered, one.floor
+            state = disk.State(
+                dseq + 1, seq + 1, seq, floor_dseq, floor_seq,
+                entries={s: (s, d, sent, 0, one.redelivered.get(s, 0)) for s, (d, sent) in one.pending.items()})
+            saved = disk.Saved(one.name, {"config": one.config, "created_ns": now}, state)
             try:
-                blob = base64.b64decode(one["state"])
-                saved = disk.Saved(str(one["name"]), {"config": one["config"], "created_ns": one["created_ns"]},
-                                   disk.state_of(blob, []))
                 if not model.is_valid_name(saved.name) or saved.name in self.entries:
                     raise ValueError(f"a consumer named {saved.name!r}")
                 self._recover(saved)
-            except (KeyError, TypeError, ValueError, ApiError, disk.StateError) as e:
-                raise ApiError(Code.STREAM_RESTORE, err=f"a consumer cannot be read: {e}") from None
+            except (KeyError, TypeError, ValueError, OverflowError, ApiError, disk.StateError) as e:
+                raise ApiError(Code.STREAM_RESTORE, err=f"consumer {one.name!r} cannot be read: {e}") from None
             entry = self.entries[saved.name]
             if entry.on_disk:
                 _, blob = entry.native.save(True)
                 entry.whole_bytes = len(blob)
                 self.shard.writer.submit_quietly(self.stream.directory, disk.define(entry.name, _definition(entry), blob))
+        if self.stream.config.retention != "limits":
+            self._settle()
 
     # ---- advisories ----
 

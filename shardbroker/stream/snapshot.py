@@ -1,8 +1,7 @@
 """Backups of a stream to a client, and from a client: $JS.API.STREAM.SNAPSHOT and RESTORE.
 
-What travels is a tar archive in Snappy's framing format (which readers of S2 read too, so `nats stream backup` can look
-into it): `meta.inf`, the configuration; `msgs/<n>.bin`, messages packed one behind the other; `consumers.json`. Each frame
-has a checksum. A receiver acknowledges chunks, so that no more than a window of them is under way.
+What travels is an archive of archive.py, which nats-server restores as well. A receiver acknowledges chunks, so that no
+more than a window of them is under way.
 
 Source: jetstream_api.go jsStreamSnapshotRequest, streamSnapshot, jsStreamRestoreRequest, processStreamRestore.
 """
@@ -10,17 +9,15 @@ Source: jetstream_api.go jsStreamSnapshotRequest, streamSnapshot, jsStreamRestor
 from __future__ import annotations
 
 import asyncio
-import io
-import struct
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import cramjam
 import orjson
 
-from shardbroker.stream import advisories
+from shardbroker.store.handle import Log
+from shardbroker.stream import advisories, archive
+from shardbroker.stream import headers as h
 from shardbroker.stream.api import TYPE, Request, serve
 from shardbroker.stream.checks import check_config
 from shardbroker.stream.errors import ApiError, Code
@@ -37,6 +34,7 @@ from shardbroker.stream.gojson import (
     format_time,
 )
 from shardbroker.stream.model import CONFIG, StreamConfig
+from shardbroker.stream.publish import parse_ttl
 from shardbroker.subject import is_literal_subject, is_valid_subject
 
 if TYPE_CHECKING:
@@ -50,10 +48,10 @@ WINDOW_DEFAULT: Final = 8 * 1024 * 1024
 WINDOW_MAX: Final = 32 * 1024 * 1024
 IDLE_SECONDS: Final = 5.0
 INTEREST_SECONDS: Final = 2.0
-# Messages of one archive member, and so what is read of a stream without a pause.
-MEMBER_BYTES: Final = 1024 * 1024
+# The `nats` command subscribes to its inbox after it has the answer, and till then a wildcard of its requests' inboxes shows
+# interest there.
+SETTLE_SECONDS: Final = 0.5
 LOAD_MSGS: Final = 1000
-_HEAD: Final = struct.Struct("<QqqIII")
 
 
 class _Anything(Kind):
@@ -78,93 +76,31 @@ STATE: Final = Struct(
 RESTORE: Final = Struct("JSApiStreamRestoreRequest", {"config": CONFIG, "state": STATE})
 
 
-# ---- the archive ------------------------------------------------------------------------------------------------
+# ---- what is archived -------------------------------------------------------------------------------------------
 
 
-class _Collector(io.RawIOBase):
-    """What tarfile writes, to be taken away again."""
-
-    def __init__(self) -> None:
-        self.parts: list[bytes] = []
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data: Any) -> int:
-        self.parts.append(bytes(data))
-        return len(data)
-
-    def take(self) -> bytes:
-        out = b"".join(self.parts)
-        self.parts.clear()
-        return out
+def archived(stream: Stream, *, consumers: bool) -> Iterator[bytes]:
+    """The archive of what is durable now, in pieces."""
+    take = getattr(stream.consumers, "snapshot", None)
+    saved = take() if consumers and take is not None else []
+    end = stream.log.durable_seq
+    meta = {"created": format_time(stream.created_ns), **stream.config.to_json()}
+    return archive.write(meta, end, saved, _messages(stream, end))
 
 
-def archive(stream: Stream, *, consumers: bool) -> Iterator[bytes]:
-    """The compressed archive of what is durable now, in pieces of about a megabyte before compression."""
-    collector = _Collector()
-    compressor = cramjam.snappy.Compressor()
-    tar = tarfile.open(fileobj=collector, mode="w|")  # noqa: SIM115 (closed before the last piece)
-
-    def add(name: str, data: bytes) -> bytes:
-        member = tarfile.TarInfo(name)
-        member.size = len(data)
-        member.mode = 0o600
-        tar.addfile(member, io.BytesIO(data))
-        compressor.compress(collector.take())
-        return bytes(compressor.flush())
-
-    meta = stream.config.to_json() | {
-        "created": format_time(stream.created_ns),
-        "last_seq": stream.log.durable_seq,
-    }
-    yield add("meta.inf", orjson.dumps(meta))
-    snapshot = getattr(stream.consumers, "snapshot", None)
-    if consumers and snapshot is not None:
-        yield add("consumers.json", orjson.dumps(snapshot()))
-    seq, end, number = stream.log.first_seq, stream.log.durable_seq, 0
-    while seq <= end:
-        parts, size = [], 0
-        while size < MEMBER_BYTES:
-            message = stream.log.next(seq)
-            if message is None or message.seq > end:
-                seq = end + 1
-                break
-            head = _HEAD.pack(
-                message.seq, message.time_ns, message.expires_ns, len(message.subject), len(message.headers),
-                len(message.payload),
-            )  # fmt: skip
-            parts += [head, message.subject, message.headers, message.payload]
-            size += _HEAD.size + len(message.subject) + len(message.headers) + len(message.payload)
-            seq = message.seq + 1
-        if parts:
-            number += 1
-            yield add(f"msgs/{number}.bin", b"".join(parts))
-    tar.close()
-    compressor.compress(collector.take())
-    yield bytes(compressor.finish())
+def _messages(stream: Stream, end: int) -> Iterator[archive.Message]:
+    seq = stream.log.first_seq
+    while seq <= end and (message := stream.log.next(seq)) is not None and message.seq <= end:
+        yield archive.Message(message.seq, message.time_ns, message.subject, message.headers, message.payload)
+        seq = message.seq + 1
 
 
-Packed = tuple[int, int, int, bytes, bytes, bytes]  # sequence, time, TTL end, subject, headers, payload
-
-
-def unpack(data: bytes) -> Iterator[Packed]:
-    """The messages of one member. Raises ValueError for what cannot be."""
-    at = 0
-    while at < len(data):
-        if len(data) - at < _HEAD.size:
-            raise ValueError("a message is cut off")
-        seq, time_ns, expires_ns, *sizes = _HEAD.unpack_from(data, at)
-        at += _HEAD.size
-        fields = []
-        for size in sizes:
-            if size > len(data) - at:
-                raise ValueError("a message is cut off")
-            fields.append(data[at : at + size])
-            at += size
-        if not seq or not fields[0]:
-            raise ValueError("a message without a place")
-        yield seq, time_ns, expires_ns, fields[0], fields[1], fields[2]
+def ends_at(message: archive.Message, config: StreamConfig) -> int:
+    """When a message's own time is over, Unix ns; 0: never."""
+    if not config.allow_msg_ttl or b"\nNats-" not in message.headers:
+        return 0
+    ttl = parse_ttl(h.get(message.headers, h.TTL))
+    return message.time_ns + ttl if ttl > 0 else 0
 
 
 # ---- out --------------------------------------------------------------------------------------------------------
@@ -216,14 +152,16 @@ async def _send(manager: Manager, stream: Stream, asked: dict[str, Any]) -> str:
     sink = manager.face.sink()
     manager.sinks[sink] = lambda *_: slots.release()
     manager.engine.sink_subscribe(sink, f"{ack}.>".encode())
-    error, status = "", b"204"
+    # What is no whole chunk long ends without a status.
+    error, status = "", b""
     try:
         await manager._told()
         end = asyncio.get_running_loop().time() + INTEREST_SECONDS
         while not manager.face.interest(target) and asyncio.get_running_loop().time() < end:
             await asyncio.sleep(0.01)
+        await asyncio.sleep(SETTLE_SECONDS)
         index, rest = 0, b""
-        for piece in archive(stream, consumers=not asked.get("no_consumers", False)):
+        for piece in archived(stream, consumers=not asked.get("no_consumers", False)):
             rest += piece
             while len(rest) >= chunk:
                 index += 1
@@ -232,9 +170,8 @@ async def _send(manager: Manager, stream: Stream, asked: dict[str, Any]) -> str:
                 if not manager.face.interest(target):
                     return _ended(manager, target, "no interest", b"408 No Interest")
                 reply = f"{ack}.{chunk}.{index}".encode()
-                manager.face.publish(
-                    target, rest[:chunk], reply, b"NATS/1.0 204\r\n\r\n" if index == 1 else b""
-                )
+                manager.face.publish(target, rest[:chunk], reply)
+                status = b"204"
                 rest = rest[chunk:]
             await asyncio.sleep(0)
             if stream.closed:
@@ -250,7 +187,7 @@ async def _send(manager: Manager, stream: Stream, asked: dict[str, Any]) -> str:
 
 
 def _ended(manager: Manager, target: bytes, error: str, status: bytes) -> str:
-    manager.face.publish(target, b"", b"", b"NATS/1.0 " + status + b"\r\n\r\n")
+    manager.face.publish(target, b"", b"", b"NATS/1.0 " + status + b"\r\n\r\n" if status else b"")
     return error
 
 
@@ -272,17 +209,19 @@ async def restore(request: Request) -> None:
     await manager.registry.run(lambda definitions: check_config(config, definitions) and None)
     if name in manager.streams:
         raise ApiError(Code.STREAM_NAME_EXIST_RESTORE_FAILED)
-    await _Restore(request, config, fields.get("state", {}).get("last_seq", 0)).run()
+    await _Restore(request, config, fields.get("state", {})).run()
 
 
 class _Restore:
     """One restore under way: chunks go to a file, and become a stream when the last has come."""
 
-    def __init__(self, request: Request, config: StreamConfig, last_seq: int) -> None:
+    def __init__(self, request: Request, config: StreamConfig, state: dict[str, Any]) -> None:
         self._request = request
         self._manager = request.manager
         self._config = config
-        self._last_seq = last_seq
+        # As whoever asks knows the stream: the file has messages that had been removed from its front.
+        self._first_seq = state.get("first_seq", 0)
+        self._last_seq = state.get("last_seq", 0)
         self._chunks: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self.bytes = 0
 
@@ -350,7 +289,7 @@ class _Restore:
     async def _build(self, path: Path) -> Stream:
         """The stream from the archive; nothing is left of it when that fails."""
         manager = self._manager
-        raw = await manager.in_thread(_members, path)
+        raw = archive.read(path)
         stream = await manager.create(self._config, restored=True)
         try:
             await self._load(stream, raw)
@@ -359,98 +298,41 @@ class _Restore:
             raise
         return stream
 
-    async def _load(self, stream: Stream, members: Iterator[tuple[str, bytes]]) -> None:
+    async def _load(self, stream: Stream, batches: Iterator[list[archive.Item]]) -> None:
         log, count, last_seq = stream.log, 0, self._last_seq
         now = self._manager.clock.time_ns()
-        while (member := await self._manager.in_thread(next, members, None)) is not None:
-            name, data = member
-            if name == "consumers.json":
-                load = getattr(stream.consumers, "restore", None)
-                if load is not None:
-                    load(orjson.loads(data))
-                continue
-            if name == "meta.inf":
-                last_seq = max(last_seq, int(orjson.loads(data).get("last_seq", 0)))
-                continue
-            for seq, time_ns, expires_ns, subject, headers, payload in unpack(data):
-                if seq > log.last_seq + 1:
-                    log.skip(seq)
-                log.append(subject, payload, headers, time_ns, max(expires_ns - now, 1) if expires_ns else 0)
-                count += 1
-                if count % LOAD_MSGS == 0:
-                    stream.capture.touch()
-                    await asyncio.sleep(0)
+        consumers: list[archive.SavedConsumer] = []
+        ticket: int | None = None  # while threads read on, what came before may have been written already
+        while (batch := await self._manager.in_thread(next, batches, None)) is not None:
+            for item in batch:
+                if isinstance(item, archive.SavedConsumer):
+                    consumers.append(item)
+                elif isinstance(item, archive.State):
+                    said = item.fields.get("last_seq", 0)
+                    last_seq = max(last_seq, said if isinstance(said, int) else 0)
+                elif item.seq >= self._first_seq:
+                    self._append(log, item, now)
+                    ticket = log.ticket
+                    count += 1
+                    if count % LOAD_MSGS == 0:
+                        stream.capture.touch()
+                        await asyncio.sleep(0)
         if last_seq > log.last_seq:
             log.skip(last_seq + 1)
-        if log.last_seq:
-            await stream.durable()
+            ticket = log.ticket
+        if ticket is not None:
+            await stream.durable(ticket)
         stream.loaded()
+        load = getattr(stream.consumers, "restore", None)
+        if consumers and load is not None:
+            load(consumers)
 
-
-def _members(path: Path) -> Iterator[tuple[str, bytes]]:
-    """The archive's members that we know. Raises ValueError. Reads as it is asked: for a helper thread."""
-    file = _Frames(path)
-    try:
-        tar = tarfile.open(fileobj=file, mode="r|")  # noqa: SIM115 (read as it is asked)
-    except tarfile.TarError as error:
-        raise ValueError(f"this is no archive of a stream: {error}") from None
-    return _read(tar)
-
-
-def _read(tar: tarfile.TarFile) -> Iterator[tuple[str, bytes]]:
-    known = False
-    try:
-        for member in tar:
-            name = member.name.removeprefix("./")
-            if name.endswith(".blk"):
-                raise ValueError("archives of nats-server's own format cannot be read")
-            if not member.isfile() or member.size > 64 * MEMBER_BYTES:
-                continue
-            if name in ("meta.inf", "consumers.json") or (name.startswith("msgs/") and name.endswith(".bin")):
-                known = True
-                data = tar.extractfile(member)
-                yield name, data.read() if data is not None else b""
-    except (tarfile.TarError, EOFError) as error:
-        raise ValueError(f"this is no archive of a stream: {error}") from None
-    if not known:
-        raise ValueError("this is no archive of a stream")
-
-
-class _Frames(io.RawIOBase):
-    """A file in Snappy's framing format, decompressed frame by frame."""
-
-    HEADER = b"\xff\x06\x00\x00sNaPpY"
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-        self._rest = b""
-        if self._file.read(len(self.HEADER)) != self.HEADER:
-            raise ValueError("this is no archive of a stream: it is not in Snappy's framing format")
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, n: int = -1) -> bytes:
-        while n < 0 or len(self._rest) < n:
-            frame = self._frame()
-            if not frame:
-                break
-            self._rest += frame
-        n = len(self._rest) if n < 0 else n
-        out, self._rest = self._rest[:n], self._rest[n:]
-        return out
-
-    def _frame(self) -> bytes:
-        while True:
-            head = self._file.read(4)
-            if len(head) < 4:
-                self._file.close()
-                return b""
-            body = self._file.read(int.from_bytes(head[1:], "little"))
-            if head[0] in (0x00, 0x01):
-                try:
-                    return bytes(cramjam.snappy.decompress(self.HEADER + head + body))
-                except cramjam.DecompressionError as error:
-                    raise ValueError(f"a frame is damaged: {error}") from None
-            if 0x02 <= head[0] <= 0x7F:
-                raise ValueError("a frame of a kind that cannot be skipped")
+    def _append(self, log: Log, message: archive.Message, now: int) -> None:
+        subject = message.subject.decode("latin-1")
+        if not (is_valid_subject(subject) and is_literal_subject(subject)) or message.seq <= log.last_seq:
+            raise ValueError(f"a message that cannot be, at sequence {message.seq}")
+        if message.seq > log.last_seq + 1:
+            log.skip(message.seq)
+        ends = ends_at(message, self._config)
+        ttl = max(ends - now, 1) if ends else 0
+        log.append(message.subject, message.payload, message.headers, message.time_ns, ttl)
