@@ -14,8 +14,6 @@ from shardbroker.options import JetStreamSettings, Options
 
 # nats-server takes three quarters of the machine where nothing is said (jetstream.go dynJetStreamConfig).
 PART = 3 / 4
-
-
 # nats-server's request_queue_limit
 INFLIGHT_MAX: Final = 10_000
 
