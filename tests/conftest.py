@@ -7,13 +7,16 @@ that no process, port, shared memory or descriptor is left.
 
 from __future__ import annotations
 
+import compileall
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import shardbroker
 from harness import Broker, RawClient, wait_until
 from harness.broker import SERVER
 
@@ -24,6 +27,9 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers", "ours: about what only shardbroker has; skipped against another server"
     )
+    # Brokers start by the hundred. Where Python is told to write no bytecode, each would compile all of ours again.
+    if sys.dont_write_bytecode and not hasattr(config, "workerinput"):
+        compileall.compile_dir(Path(shardbroker.__file__).parent, quiet=1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
