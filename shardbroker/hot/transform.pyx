@@ -14,7 +14,7 @@ from shardbroker.hot.memory cimport mem_alloc, mem_zero
 from shardbroker.hot.model cimport account_t, destination_t, mapping_t, piece_t, transform_t
 from shardbroker.hot.permissions cimport pattern_matches
 from shardbroker.hot.state cimport engine_t
-from shardbroker.hot.sublist cimport SUBJECT_PATTERN, subject_check
+from shardbroker.hot.sublist cimport SUBJECT_LITERAL, SUBJECT_PATTERN, subject_check
 
 cdef enum:
     TEXT = 0
@@ -164,7 +164,7 @@ cdef const char* transform_apply(engine_t* e, const transform_t* t, const char* 
     out = <char*>mem_alloc(need)
     for i in range(t.pieces_count):
         p = &t.pieces[i]
-        if length:
+        if i:
             out[length] = c'.'
             length += 1
         if p.function == TEXT:
@@ -236,7 +236,8 @@ cdef bint mapping_apply(engine_t* e, account_t* a, const char** subject, uint32_
                 free(e.mapped)
                 e.mapped = e.transformed
                 e.transformed = NULL
-                return True
+                # split() may leave nothing of a token; no client could be told such a subject, so nobody gets the message.
+                return subject_check(subject[0], n[0]) == SUBJECT_LITERAL
         return False
     return True
 

@@ -19,7 +19,7 @@ from shardbroker.store.handle import Filter, StoreError
 from shardbroker.stream import headers as h
 from shardbroker.stream.errors import ApiError, Code
 from shardbroker.stream.model import Source, unix_ns
-from shardbroker.subject import matches, shard_of
+from shardbroker.subject import is_literal_subject, matches, shard_of
 from shardbroker.transform import Transform, TransformError
 
 if TYPE_CHECKING:
@@ -246,7 +246,7 @@ class Follow:
         for pattern, transform in self._moves:
             if matches(pattern, text):
                 moved = transform.apply(text) if transform is not None else None
-                return moved.encode("latin-1") if moved is not None else subject
+                return moved.encode("latin-1") if moved is not None and is_literal_subject(moved) else subject
         return subject
 
 

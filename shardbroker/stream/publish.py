@@ -91,13 +91,15 @@ class Intake:
     def last_id(self) -> bytes:
         return self._last_id if self._last_id_seq == self._stream.log.last_seq else b""
 
+    def _moved(self, subject: bytes) -> bytes:
+        """As the stream's transform has it. What a split leaves nothing of keeps its subject, and is not lost."""
+        moved = self._transform.apply(subject.decode("latin-1")) if self._transform is not None else None
+        return moved.encode("latin-1") if moved is not None and is_literal_subject(moved) else subject
+
     def publish(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> int:
         """One message of a publisher: its sequence, 0 when it was refused or is a duplicate."""
         stream = self._stream
-        if self._transform is not None:
-            moved = self._transform.apply(subject.decode("latin-1"))
-            if moved is not None:
-                subject = moved.encode("latin-1")
+        subject = self._moved(subject)
         try:
             return self._publish(subject, reply, block, payload)
         except ApiError as error:
@@ -107,10 +109,7 @@ class Intake:
     def sourced(self, subject: bytes, block: bytes, payload: bytes, ttl: int) -> int:
         """A message of another stream: its sequence here, 0 when it is not stored. No condition of its publisher holds."""
         stream = self._stream
-        if self._transform is not None:
-            moved = self._transform.apply(subject.decode("latin-1"))
-            if moved is not None:
-                subject = moved.encode("latin-1")
+        subject = self._moved(subject)
         msg_id = h.get(block, h.MSG_ID)
         if msg_id and stream.window.find(msg_id, stream.capture.streams.now()):
             return 0
