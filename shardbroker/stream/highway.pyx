@@ -70,7 +70,7 @@ cdef uint64_t hashed(const char* key, const uint8_t* p, uint64_t n) noexcept nog
     cdef state_t s
     cdef uint64_t lanes[4]
     cdef uint64_t k
-    cdef int i
+    cdef int i, _i
     s.mul0[0], s.mul0[1] = 0xdbe6d5d5fe4cce2fULL, 0xa4093822299f31d0ULL
     s.mul0[2], s.mul0[3] = 0x13198a2e03707344ULL, 0x243f6a8885a308d3ULL
     s.mul1[0], s.mul1[1] = 0x3bd39e10cb0ef593ULL, 0xc0acf169b5f18a8cULL
@@ -86,7 +86,7 @@ cdef uint64_t hashed(const char* key, const uint8_t* p, uint64_t n) noexcept nog
         n -= 32
     if n:
         rest(&s, p, <uint32_t>n)
-    for i in range(4):
+    for _i in range(4):
         lanes[0], lanes[1] = halves(s.v0[2]), halves(s.v0[3])
         lanes[2], lanes[3] = halves(s.v0[0]), halves(s.v0[1])
         update(&s, lanes)
