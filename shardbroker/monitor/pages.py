@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-from shardbroker.monitor import accountz, collect, connz, healthz, jsz, links, metrics, shardz, subsz, varz
+from shardbroker.monitor import accountz, connz, healthz, jsz, links, shardz, subsz, varz
 from shardbroker.monitor.query import (
     AccountStatzQuery,
     Arguments,
@@ -140,6 +140,9 @@ class Pages:
         self, requests: Mapping[str, int], rejected: Mapping[str, int], *, detailed: bool = False
     ) -> bytes:
         """Prometheus' text."""
+        # Only the monitor makes it, and every broker's front has the other pages: its library costs a start 15 ms.
+        from shardbroker.monitor import collect, metrics
+
         self.sampler.refresh()
         source, statistics, now_ns = self.source, self.source.statistics, time.time_ns()
         front = await source.front("varz")
