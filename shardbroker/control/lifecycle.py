@@ -633,13 +633,29 @@ class Front:
             "operators": list(mode.operators) if mode is not None else [],
             "certificates": self._certificates,
             "websocket": _shown_websocket(options, self._certificates.get("websocket")),
+            "cluster": self._shown_cluster(),
             "shards": self.supervisor.describe(),
         } | self._advertised()
 
     def _advertised(self) -> dict[str, list[str]]:
         """Where clients are told to come, beside where they came from."""
-        fields = self.info_lines(self.options, False).fields
-        return {name: list(fields[name]) for name in ("connect_urls", "ws_connect_urls") if fields.get(name)}
+        known = self.addresses
+        client = self.info_lines(self.options, False, known).fields.get("connect_urls", [])
+        websocket = [*known.own_websocket, *known.websocket]
+        return ({"connect_urls": client} if client else {}) | ({"ws_connect_urls": websocket} if websocket else {})
+
+    def _shown_cluster(self) -> dict[str, Any]:
+        """As /varz has it, without passwords (monitor.go ClusterOptsVarz)."""
+        settings, name = self.options.cluster, self.options.cluster_name or self._cluster_name
+        if not settings.port:
+            return {"name": name} if name else {}
+        return {
+            "name": name,
+            "addr": settings.host,
+            "cluster_port": settings.port,
+            "auth_timeout": settings.auth_timeout,
+            "urls": [route.rpartition("@")[2].rpartition("/")[2] for route in settings.routes],
+        }
 
     def _read_certificates(self) -> None:
         """When the listeners' certificates end; nanoseconds since 1970, by listener."""

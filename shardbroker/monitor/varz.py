@@ -61,7 +61,7 @@ def varz(
         "max_control_line": options["max_control_line"],
         "max_payload": options["max_payload"],
         "max_pending": options["max_pending"],
-        "cluster": {"name": options["cluster_name"]} if options["cluster_name"] else {},
+        "cluster": _cluster(front["cluster"]),
         "gateway": {},
         "leaf": {},
         "mqtt": {},
@@ -113,6 +113,11 @@ def varz(
     if front["certificates"].get("client"):
         body["tls_cert_not_after"] = rfc3339(front["certificates"]["client"])
     return body | {"shards": list(shards)}
+
+
+def _cluster(shown: Mapping[str, Any]) -> dict[str, Any]:
+    body = {name: value for name, value in shown.items() if value}
+    return body | ({"auth_timeout": _number(shown["auth_timeout"])} if "auth_timeout" in shown else {})
 
 
 def _websocket(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -98,6 +99,21 @@ def test_a_link_that_breaks_comes_back(fresh_broker: Start) -> None:
     second.wait_log(r"Route to \S+ \(\S+\) created", 2)
     wait_urls(first, second)
     wait_urls(second, first)
+
+
+def test_varz_shows_them_and_no_password(fresh_broker: Start) -> None:
+    first, route = cluster(fresh_broker, user="ann:s3cret")
+    second, own = cluster(fresh_broker, route, user="ann:s3cret", args=["-m", "-1"])
+    wait_urls(second, first)
+    port = int(second.wait_log(r"Starting http monitor on \S+:\d+").rpartition(":")[2])
+    text = urlopen(f"http://127.0.0.1:{port}/varz", timeout=20).read().decode()
+    varz = json.loads(text)
+    assert set(varz["connect_urls"]) == {address(first), address(second)}
+    assert varz["cluster"] == {
+        "name": second.client().info["cluster"], "addr": "127.0.0.1", "cluster_port": own, "auth_timeout": 2,
+        "urls": [f"127.0.0.1:{route}"],
+    }  # fmt: skip
+    assert "s3cret" not in text
 
 
 def test_a_route_to_itself_is_none(fresh_broker: Start) -> None:
