@@ -216,12 +216,8 @@ class Front:
         host = options.monitoring_host if options.monitoring_host != limits.HOST_DEFAULT else MONITOR_HOST
         if options.http_host:
             host = options.http_host
-        port = max(options.https_port if secure else options.http_port, 0)
-        try:
-            listener = open_listener(host, port)
-        except OSError as error:
-            where = join_host_port(host, port)
-            raise StartError(f"{begin}can't listen to the monitor port: {listen_error(where, error)}") from error
+        wanted = options.https_port if secure else options.http_port
+        listener = _listen(host, wanted, f"{begin}can't listen to the monitor port: {{why}}")
         port = listener.getsockname()[1]
         self.options = dataclasses.replace(options, http_host=host, **{"https_port" if secure else "http_port": port})
         self.log.notice(f"Starting http{'s' if secure else ''} monitor on {join_host_port(host, port)}")
@@ -229,11 +225,7 @@ class Front:
 
     def _open_client_listener(self) -> socket.socket:
         options = self.options
-        where = join_host_port(options.host, max(options.port, 0))
-        try:
-            listener = open_listener(options.host, max(options.port, 0))
-        except OSError as error:
-            raise StartError(f'Error listening on port: {where}, "{listen_error(where, error)}"') from error
+        listener = _listen(options.host, options.port, 'Error listening on port: {where}, "{why}"')
         self.options = dataclasses.replace(options, port=listener.getsockname()[1])
         setproctitle(f"shardbroker: front {join_host_port(self.options.host, self.options.port)}")
         return listener
@@ -243,11 +235,7 @@ class Front:
         if not settings.port:
             return None
         host = settings.host or self.options.host
-        where = join_host_port(host, max(settings.port, 0))
-        try:
-            listener = open_listener(host, max(settings.port, 0))
-        except OSError as error:
-            raise StartError(f"Unable to listen for websocket connections: {listen_error(where, error)}") from error
+        listener = _listen(host, settings.port, "Unable to listen for websocket connections: {why}")
         settings = dataclasses.replace(settings, host=host, port=listener.getsockname()[1])
         self.options = dataclasses.replace(self.options, websocket=settings)
         scheme = "wss" if settings.tls is not None else "ws"
@@ -261,13 +249,7 @@ class Front:
         if not settings.port:
             return None
         host = settings.host or self.options.host
-        where = join_host_port(host, max(settings.port, 0))
-        try:
-            listener = open_listener(host, max(settings.port, 0))
-        except OSError as error:
-            raise StartError(
-                f"Error listening on router port: {max(settings.port, 0)} - {listen_error(where, error)}"
-            ) from error
+        listener = _listen(host, settings.port, "Error listening on router port: {port} - {why}")
         settings = dataclasses.replace(settings, host=host, port=listener.getsockname()[1])
         self.options = dataclasses.replace(self.options, cluster=settings)
         self.log.notice(f"Cluster name is {self.options.cluster_name or self._cluster_name}")
@@ -764,6 +746,16 @@ def raise_descriptor_limit() -> int:
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
+def _listen(host: str, port: int, failed: str) -> socket.socket:
+    """A listener; port -1: any free one. Raises StartError: `failed` with {where}, {port} and {why} filled in."""
+    port = max(port, 0)
+    where = join_host_port(host, port)
+    try:
+        return open_listener(host, port)
+    except OSError as error:
+        raise StartError(failed.format(where=where, port=port, why=listen_error(where, error))) from error
+
+
 def listen_error(where: str, error: OSError) -> str:
     """What Go's net.Listen would say."""
     reason = (error.strerror or str(error)).lower()
@@ -782,7 +774,7 @@ def _reachable(advertise: str, host: str, port: int) -> tuple[str, ...]:
         return (join_host_port(*parse_host_port(advertise, port)),)
     found = [url.partition("://")[2] for url in urls("nats", host, port)]
     return tuple(
-        address for address in found if address.startswith(join_host_port(host, port)) or not _is_local(address)
+        address for address in found if address == join_host_port(host, port) or not _is_local(address)
     )
 
 

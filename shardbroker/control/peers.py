@@ -224,7 +224,7 @@ class Peers:
                 elif op == b"PONG":
                     link.pings_out = 0
                 elif op == b"-ERR":
-                    raise PeerError(argument.decode("latin-1").strip("'"))
+                    raise PeerError(_text(argument.decode("latin-1").strip("'")) or "has refused the link")
                 else:
                     raise PeerError("Unknown Protocol Operation")
         except PeerError as error:
@@ -394,6 +394,8 @@ def run_peers(own: Member, settings: ClusterSettings, channel: Channel, listener
                 peers.leave()
 
         channel.start(on_message, lambda channel: ended.set())
+        # What a process before this one told counts no more, though nobody ever links again.
+        tell([], [])
         serving = asyncio.get_running_loop().create_task(peers.serve(listener))
         await ended.wait()
         serving.cancel()

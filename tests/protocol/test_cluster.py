@@ -101,6 +101,18 @@ def test_a_link_that_breaks_comes_back(fresh_broker: Start) -> None:
     wait_urls(second, first)
 
 
+def test_what_was_known_does_not_outlive_who_knew_it(fresh_broker: Start) -> None:
+    first, route = cluster(fresh_broker)
+    second, _ = cluster(fresh_broker, route)
+    wait_urls(first, second)
+    (peers,) = [pid for pid, title in first.processes().items() if "peers" in title]
+    os.kill(peers, signal.SIGSTOP)
+    second.kill_front()
+    second.ended()
+    os.kill(peers, signal.SIGKILL)
+    wait_urls(first)
+
+
 def test_varz_shows_them_and_no_password(fresh_broker: Start) -> None:
     first, route = cluster(fresh_broker, user="ann:s3cret")
     second, own = cluster(fresh_broker, route, user="ann:s3cret", args=["-m", "-1"])
@@ -139,7 +151,11 @@ def test_no_advertise_is_told_to_nobody(fresh_broker: Start) -> None:
     first, route = cluster(fresh_broker)
     silent, _ = cluster(fresh_broker, route, args=["--no_advertise"])
     third, _ = cluster(fresh_broker, route)
+    # All know each other by now, so that whoever told would have.
+    for broker in (first, silent, third):
+        broker.wait_log(r"Route to \S+ \(\S+\) created", 2)
     wait_urls(third, first)
+    wait_urls(first, third)
     assert urls(silent) == set()
 
 
@@ -198,6 +214,11 @@ def test_what_a_peer_says_is_checked(fresh_broker: Start) -> None:
     wait_until(lambda: "good.example:4222" in urls(broker), "the good one")
     assert urls(broker) == {address(broker), "good.example:4222"}
     assert "\x1b" not in broker.log()
+    # A text for the log.
+    other = RawClient(port)
+    other.send(b"CONNECT {}\r\nINFO " + json.dumps(info | {"server_id": "N4"}).encode() + b"\r\n-ERR '\x1b[31m'\r\n")
+    other.expect_closed_any()
+    assert "has refused the link" in broker.log() and "\x1b" not in broker.log()
     peer.send(b"NONSENSE\r\n")
     assert b"Unknown Protocol Operation" in peer.expect_closed_any()
     wait_urls(broker)
