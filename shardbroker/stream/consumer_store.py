@@ -18,29 +18,19 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 
+from shardbroker.stream import database
+from shardbroker.stream.database import Database, harden, is_final
 from shardbroker.stream.state import ENTRY, HEAD, WHOLE_FLAG
 
 FILE: Final = "meta.db"
 OPEN_MAX: Final = 64                     # connections kept; one costs about 100 KiB
-BUSY_SECONDS: Final = 10.0
 _HEAD: Final = struct.Struct(HEAD)
 _ENTRY: Final = struct.Struct(ENTRY)
 _VERSION: Final = 1
-SQLITE_IOERR: Final = 10
-
-
-class Database(Protocol):
-    """What is used of a connection: sqlite3's, or the simulator's."""
-
-    def execute(self, statement: str, bindings: Any = ..., /) -> Any: ...
-
-
-    @property
-    def in_transaction(self) -> bool: ...
 
 
 Work = Callable[[Database], None]
@@ -127,13 +117,6 @@ def transact(db: Database, works: Iterable[Work]) -> None:
         if db.in_transaction:
             db.execute("ROLLBACK")
         raise
-
-
-def is_final(error: BaseException) -> bool:
-    """Whether nothing that is written to this file may be believed any more, until it is opened by another process. After a sync
-    that failed the kernel takes pages for clean that the disk never got. They may be parts of the write-ahead log that SQLite
-    wrote before, and without them nothing behind them counts: the next commit would succeed, and be gone after a power cut."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF == SQLITE_IOERR
 
 
 # ---- the writer -------------------------------------------------------------------------------------------------
@@ -280,17 +263,7 @@ class Writer:
 
 def connect(directory: Path, synchronous: str = "FULL") -> sqlite3.Connection:
     """A stream's meta.db, with our tables."""
-    db = sqlite3.connect(directory / FILE, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute(f"PRAGMA synchronous = {synchronous}")
-    make_tables(db)
-    return db
-
-
-def harden(db: Database) -> None:
-    """Make durable what is read. Whoever was killed may have written it without having synced it, and we are going to act on it
-    and to tell of it."""
-    db.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+    return database.connect(directory / FILE, make_tables, synchronous)
 
 
 def make_tables(db: Database) -> None:

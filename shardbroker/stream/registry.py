@@ -21,11 +21,10 @@ from typing import TypeVar
 import orjson
 
 from shardbroker.store.directories import make_directory
-from shardbroker.stream.consumer_store import Database, harden, is_final
+from shardbroker.stream.database import Database, connect, harden, is_final
 from shardbroker.stream.model import StreamConfig
 
 T = TypeVar("T")
-BUSY_SECONDS = 10.0
 # File systems allow names of 255 bytes; what is longer when encoded is named by its hash.
 FILE_NAME_BYTES_MAX = 200
 KNOWN_MIN = 64
@@ -114,7 +113,9 @@ class Registry:
             raise self._failed
         try:
             if self._db is None:
-                self._db = _open(self._path)
+                db = connect(self._path, make_table)
+                harden(db)
+                self._db = db
             db = self._db
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -137,15 +138,6 @@ class Registry:
         if self._db is not None:
             self._db.close()
             self._db = None
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = FULL")
-    make_table(db)
-    harden(db)
-    return db
 
 
 def make_table(db: Database) -> None:

@@ -25,6 +25,7 @@ import orjson
 from shardbroker.store.handle import Log, Store, StoreError
 from shardbroker.store.probe import Files
 from shardbroker.stream import consumer_store
+from shardbroker.stream.database import harden
 from shardbroker.stream.hub import Consumer, Retained
 from shardbroker.stream.model import StreamConfig
 from shardbroker.stream.probe import ProbeHub
@@ -78,7 +79,7 @@ class World:
         synchronous = "NORMAL" if self.interval else "FULL"
         self.registry = self.vfs.open_db(REGISTRY, "FULL")
         make_table(self.registry)
-        consumer_store.harden(self.registry)
+        harden(self.registry)
         found = Definitions(self.registry, {}).all.get("S")
         kept = found.config if found is not None else None
         holds(kept in self.configs, "not the last definition", kept, self.configs)
@@ -98,7 +99,7 @@ class World:
         self.consumer = Consumer(self.retained, 1, [], [2 * SECOND], TEXTS, SETTINGS, True)
         self.meta = self.vfs.open_db(META, synchronous)
         consumer_store.make_tables(self.meta)
-        consumer_store.harden(self.meta)
+        harden(self.meta)
         saved = {one.name: one for one in consumer_store.read_all(self.meta)}
         state = saved["c"].state if "c" in saved else None
         if "c" not in saved:

@@ -122,7 +122,7 @@ class DiskVFS(apsw.VFS):
         return self.draw.randbytes(n)
 
     def open_db(self, path: str, synchronous: str) -> apsw.Connection:
-        """As consumer_store.connect and registry._open do it, but that the write-ahead log's index is in memory, since there
+        """As database.connect does it, but that the write-ahead log's index is in memory, since there
         is nothing to share it with."""
         db = apsw.Connection(path, flags=READ_WRITE, vfs=self.name)
         db.execute("PRAGMA locking_mode = EXCLUSIVE")
