@@ -45,6 +45,7 @@ def watch_url(url: str, seconds: float, sleep: Callable[[float], None] = interru
     except (KeyError, TypeError, ValueError):
         raise LoadError(f"{base}/varz has no in_msgs, in_bytes and out_msgs") from None
     publishers = subscribers = requesters = asked = 0
+    answering: list[int] = []
     for cid, now in after[1].items():
         then = before[1].get(cid, {})
         sent = int(now.get("in_msgs", 0)) - int(then.get("in_msgs", 0))
@@ -55,7 +56,23 @@ def watch_url(url: str, seconds: float, sleep: Callable[[float], None] = interru
         if inbox and sent > 0 and got > 0:
             requesters += 1
             asked += sent
-    return Seen(took, came, size, went, len(after[1]), publishers, subscribers, requesters, asked)
+        elif 0 < sent <= got:
+            answering.append(sent)
+    return Seen(
+        took, came, size, went, len(after[1]), publishers, subscribers, requesters, asked, responders(answering, asked)
+    )
+
+
+def responders(answering: list[int], asked: int) -> int:
+    """How many of the connections that sent no more than they got it takes to answer all requests, the busiest first.
+    `answering`: what each sent. What is left over are relays: they publish of their own."""
+    count = 0
+    for sent in sorted(answering, reverse=True):
+        if asked <= 0:
+            break
+        count += 1
+        asked -= sent
+    return count
 
 
 def _connections(base: str) -> dict[int, dict[str, Any]]:

@@ -120,7 +120,7 @@ def _row(place: str, row: Mapping[str, Any]) -> tuple[Load, float]:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What a running server did for a while. Counts per `seconds`; the last two 0 where they are unknown."""
+    """What a running server did for a while. Counts per `seconds`; 0 from publishers on where they are unknown."""
 
     seconds: float
     in_msgs: int
@@ -131,6 +131,7 @@ class Seen:
     subscribers: int = 0
     requesters: int = 0
     request_msgs: int = 0  # that came in from requesters
+    responders: int = 0  # publishers whose messages were answers
 
 
 def derived(seen: Seen, source: str) -> Workload:
@@ -155,7 +156,7 @@ def derived(seen: Seen, source: str) -> Workload:
     if rest_in and max(rest_in, rest_out) > requests // 100:
         ratio = min(rest_out / rest_in, SUBSCRIBERS_MAX)
         publishers = (
-            seen.publishers - seen.requesters
+            seen.publishers - seen.requesters - seen.responders
             if seen.publishers
             else max(1, round(seen.connections / (1 + ratio)))
         )
