@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,23 +66,17 @@ def traffic(port: int) -> Iterator[None]:
         process.wait(SECONDS_MAX)
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return int(s.getsockname()[1])
-
-
 @pytest.mark.parametrize("by", ["url", "pid"])
 def test_a_recorded_workload(tmp_path: Path, by: str) -> None:
-    http = free_port()
-    with Broker(tmp_path / "broker", workers=2, args=["-m", str(http)]) as broker, traffic(broker.port):
+    with Broker(tmp_path / "broker", workers=2, args=["-m", "-1"]) as broker, traffic(broker.port):
         from shardbroker.cli.bench import statistics_of
 
         read = statistics_of(broker.pid)
-        assert read is not None
+        http = re.search(r"Starting http monitor on (127\.0\.0\.1:\d+)", broker.log())
+        assert read is not None and http is not None
         wait_until(lambda: sum(row["out_msgs"] for row in read()) > 100, "traffic")
         done = tune(
-            tmp_path, "--record", f"http://127.0.0.1:{http}" if by == "url" else str(broker.pid), "--record-seconds", "1",
+            tmp_path, "--record", f"http://{http[1]}" if by == "url" else str(broker.pid), "--record-seconds", "1",
             "--write-workload", "w.toml", "--workers", "1", "--repeat", "1", "--duration", "0.1", "--warm-up", "0",
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
