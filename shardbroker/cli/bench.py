@@ -9,8 +9,9 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
@@ -74,16 +75,30 @@ def pid_of(endpoint: Endpoint, given: int | None) -> int:
     return listener(endpoint.port) if endpoint.is_local else 0
 
 
+@dataclass(frozen=True)
+class Started:
+    """The server that each run has anew: ours, or of a command with {port} in it."""
+
+    workers: int
+    command: str
+    cpus: list[int]
+    store_dir: Path | None
+
+
 @contextmanager
-def started(workers: int, command: str, cpus: list[int]) -> Iterator[Process]:
-    """A server for one run: ours, or of a command with {port} in it."""
-    port = free_port()
-    if command:
-        words = [word.replace("{port}", str(port)) for word in shlex.split(command)]
-    else:
-        words = shardbroker_words(workers, port)
-    with Process(words, port, name=words[0] if command else "shardbroker", cpus=cpus) as server:
-        yield server
+def started(wanted: Started, *, streams: bool) -> Iterator[Process]:
+    """One of them, for one run. streams: ours serves them, from a directory of its own that is gone afterwards."""
+    port, command = free_port(), wanted.command
+    with ExitStack() as stack:
+        if command:
+            words = [word.replace("{port}", str(port)) for word in shlex.split(command)]
+        else:
+            words = shardbroker_words(wanted.workers, port)
+            if streams:
+                made = TemporaryDirectory(prefix="shardbroker-bench-", dir=wanted.store_dir)
+                words += ["-js", "-sd", stack.enter_context(made)]
+        name = words[0] if command else "shardbroker"
+        yield stack.enter_context(Process(words, port, name=name, cpus=wanted.cpus))
 
 
 class Shown:
@@ -161,6 +176,11 @@ class Shown:
     "command",
     default="",
     help="Start this server instead: a command with {port} in it, such as 'nats-server -p {port}'.",
+)
+@click.option(
+    "--store-dir",
+    type=click.Path(exists=True, file_okay=False, writable=True, resolve_path=True, path_type=Path),
+    help="Where a broker of ours keeps its streams meanwhile. [default: the directory for temporary files]",
 )
 @click.option(
     "--pid", type=int, help="The server's process, for its CPU and memory; found by itself where it can be."
@@ -288,6 +308,7 @@ def bench(
     nkey: Path | None,
     workers: int | None,
     command: str,
+    store_dir: Path | None,
     pid: int | None,
     msgs: int | None,
     duration: float,
@@ -355,6 +376,7 @@ def bench(
         count = generators or default_generators(cores, busy)
         cpus, server_cpus = pinning(count, busy) if pin and not server and not command else ([], [])
         settings = Settings(count, cpus, warm_up, timeout)
+        to_start = Started(workers or 1, command, server_cpus, store_dir)
         open_files()
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 150)
         record: dict[str, Any] = {
@@ -372,9 +394,7 @@ def bench(
                 for turn in range(repeat):
                     for load, ones in zip(loads, outcomes, strict=True):
                         shown.begin(load, f"  {turn + 1}/{repeat}" if repeat > 1 else "")
-                        outcome, about = one_run(
-                            load, other, endpoint, workers or 1, command, server_cpus, pid, settings, shown
-                        )
+                        outcome, about = one_run(load, other, endpoint, to_start, pid, settings, shown)
                         ones.append(outcome)
                         record["runs"].append({**outcome.as_json(), "server": about})
                         if outcome.interrupted:
@@ -406,9 +426,7 @@ def one_run(
     load: shapes.Load,
     other: shapes.Load | None,
     endpoint: Endpoint | None,
-    workers: int,
-    command: str,
-    server_cpus: list[int],
+    wanted: Started,
     pid: int | None,
     settings: Settings,
     shown: Shown,
@@ -417,7 +435,8 @@ def one_run(
     with ExitStack() as stack:
         if endpoint is None:
             shown("starting", -1, 0)
-            process = stack.enter_context(started(workers, command, server_cpus))
+            streams = any(one.is_jetstream for one in (load, other) if one)
+            process = stack.enter_context(started(wanted, streams=streams))
             where, server_pid, info = Endpoint(HOST, process.port), process.pid, process.info
         else:
             where = endpoint

@@ -100,7 +100,7 @@ def test_messages_are_counted(tmp_path: Path) -> None:
         (("pub", "--server", "nats://localhost:99999"), "cannot be read"),
         (("pub", "--header", "nothing"), "give KEY:VALUE"),
         (("pub", "--background", "request"), "--background wants a shape that publishes"),
-        (("js-pub-sync",), "no JetStream"),
+        (("js-pub-sync", "--start", f"{sys.executable} -m shardbroker -a 127.0.0.1 -p {{port}}"), "no JetStream"),
     ],
 )
 def test_bad_arguments_are_told_in_one_line(

@@ -1,4 +1,4 @@
-"""Shapes on streams and buckets, against a nats-server with JetStream where one is found."""
+"""Shapes on streams and buckets, against a broker of ours and a nats-server with JetStream where one is found."""
 
 from __future__ import annotations
 
@@ -39,21 +39,30 @@ def found() -> tuple[str, tuple[int, ...]]:
 
 
 PROGRAM, VERSION = found()
-pytestmark = pytest.mark.skipif(not PROGRAM, reason="no nats-server with JetStream is on PATH")
+SERVERS = [
+    "workers1",
+    "workers3",
+    pytest.param("nats-server", marks=pytest.mark.skipif(not PROGRAM, reason="no nats-server with JetStream is on PATH")),
+]
 
 
-def bench(tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    server = f"{PROGRAM} -js -sd {tmp_path}/store -a 127.0.0.1 -p {{port}}"
+def bench(tmp_path: Path, server: str, *words: str) -> subprocess.CompletedProcess[str]:
+    store = tmp_path / "store"
+    store.mkdir()
+    if server == "nats-server":
+        on = ["--start", f"{PROGRAM} -js -sd {store} -a 127.0.0.1 -p {{port}}"]
+    else:
+        on = ["--workers", server.removeprefix("workers"), "--store-dir", str(store)]
     return subprocess.run(
-        [sys.executable, "-m", "shardbroker", "bench", *words, "--start", server],
-        capture_output=True, text=True, timeout=SECONDS_MAX,
+        [sys.executable, "-m", "shardbroker", "bench", *words, *on], capture_output=True, text=True, timeout=SECONDS_MAX,
     )  # fmt: skip
 
 
-def test_every_shape(tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", SERVERS)
+def test_every_shape(tmp_path: Path, server: str) -> None:
     path = tmp_path / "out.json"
-    shapes = [*SHAPES, "js-pub-batch"] if VERSION >= BATCHES_SINCE else SHAPES
-    done = bench(tmp_path, *shapes, "--msgs", "3000", "--batch", "100", "--json", str(path))
+    shapes = [*SHAPES, "js-pub-batch"] if server == "nats-server" and VERSION >= BATCHES_SINCE else SHAPES
+    done = bench(tmp_path, server, *shapes, "--msgs", "3000", "--batch", "100", "--json", str(path))
     assert done.returncode == 0, done.stderr
     runs: dict[str, dict[str, Any]] = {run["shape"]: run for run in orjson.loads(path.read_bytes())["runs"]}
     assert {name: run["count"] for name, run in runs.items()} == {
@@ -63,16 +72,21 @@ def test_every_shape(tmp_path: Path) -> None:
     assert runs["js-consume"]["acknowledged"] == 3000
     assert runs["kv-get"]["bucket"]["keys"] == 1000
     assert runs["js-pub-sync"]["latency"]["count"] == 3000
+    if server != "nats-server":
+        assert not list((tmp_path / "store").iterdir())
 
 
-def test_many_subjects_and_headers_in_a_stream(tmp_path: Path) -> None:
+@pytest.mark.parametrize("server", SERVERS)
+def test_many_subjects_and_headers_in_a_stream(tmp_path: Path, server: str) -> None:
     words = ("js-fetch", "js-pub-async", "--subjects", "50", "--header", "A: b", "--msgs", "2000")
-    done = bench(tmp_path, *words)
+    done = bench(tmp_path, server, *words)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_batch_is_refused_in_the_servers_words(tmp_path: Path) -> None:
-    if VERSION >= BATCHES_SINCE:
+@pytest.mark.parametrize("server", SERVERS)
+def test_a_batch_is_refused_in_the_servers_words(tmp_path: Path, server: str) -> None:
+    if server == "nats-server" and VERSION >= BATCHES_SINCE:
         pytest.skip("this server takes batches")
-    done = bench(tmp_path, "js-pub-batch", "--msgs", "1000", "--timeout", "2")
+    done = bench(tmp_path, server, "js-pub-batch", "--msgs", "1000", "--timeout", "2")
     assert done.returncode == 1
+    assert re.search('unknown field "allow_atomic"|counts another batch', done.stderr), done.stderr
