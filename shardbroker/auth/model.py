@@ -202,11 +202,6 @@ class Account:
     tag: str = ""  # the name in the claims, for people
     issuer: str = ""
 
-    @property
-    def jetstream_limits(self) -> JetStreamLimits | None:
-        """Those without a tier; None: JetStream is off."""
-        return dict(self.jetstream).get("")
-
 
 @dataclass(frozen=True, slots=True)
 class AuthCallout:

@@ -80,7 +80,9 @@ async def account_info(source: Source, name: str) -> dict[str, Any] | None:
         "update_time": rfc3339(front["config_load_ns"]),
         "expired": bool(found and found.get("expired")),
         "complete": True,
-        "jetstream_enabled": name in names["stream_accounts"],
+        # By the configuration, or by an operator's JWT
+        "jetstream_enabled": name in names["stream_accounts"]
+        or (bool(record.get("jetstream")) and front["options"]["jetstream"]["enabled"]),
         "leafnode_connections": 0,
         "client_connections": row.get("conns", 0),
         "subscriptions": row.get("subs", 0),

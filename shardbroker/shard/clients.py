@@ -246,6 +246,8 @@ class Clients:
         # Events of what rides on the engine (stream/): whether they were its own
         self.watcher: Watcher | None = None
         self.on_other: Callable[[tuple[Any, ...]], bool] | None = None
+        # Told when accounts of an operator have other claims
+        self.on_accounts: Callable[[], None] | None = None
         # Changed by a reload
         self._info = info
         self._set_options(options)
@@ -686,6 +688,8 @@ class Clients:
         if not self._logins.accounts_changed():
             return
         self.accounts.changed()
+        if self.on_accounts is not None:
+            self.on_accounts()
         for slot, client in self._each():
             if client.identity is not None:
                 self._check_again(slot, client, client.identity, accounts_only=True)

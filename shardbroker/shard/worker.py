@@ -28,7 +28,7 @@ from shardbroker.shard.loop import Selector
 from shardbroker.shard.monitoring import Monitoring
 from shardbroker.shard.system import ServerInfo, System
 from shardbroker.shm.layout import SegmentMap
-from shardbroker.stream.settings import stream_accounts, stream_settings
+from shardbroker.stream.settings import Tiers, stream_accounts, stream_settings
 from shardbroker.wire.info import NO_ADDRESSES, Addresses
 
 if TYPE_CHECKING:
@@ -112,12 +112,15 @@ class Worker:
             on_broker_event=lambda message: self.system.on_broker_event(message),
             questions=Monitoring(self._engine, self.clients, SystemClock()).ops | self._stream_questions(),
         )
+        # Changed by a reload
+        self._options = setup.options
         self.internal = InternalClients(self._engine)
         self.system = self._make_system()
         self.streams = self._make_streams()
         self.clients.on_other = self._on_other
+        if self.streams is not None:
+            self.clients.on_accounts = self.streams.accounts_changed
         # State
-        self._options = setup.options
         self._lame = False
         self._addresses = NO_ADDRESSES
         self._claims: AccountClaimsService | None = None
@@ -152,10 +155,17 @@ class Worker:
             SystemClock(),
             setup.log,
             lambda slot, client_id: self.clients.describe(slot, client_id, name),
+            self._operators_account,
         )
         services.open()
         self.selector.watch_hooks(services.store.eventfd)
         return services
+
+    def _operators_account(self, name: str) -> Tiers | None:
+        """What an account of the operator may keep in streams; None: nothing, or there is no such account."""
+        book = self.clients.account_book
+        account = book.get(name) if book is not None and name != self._options.system_account else None
+        return Tiers(account.jetstream) if account is not None and account.jetstream else None
 
     def _stream_questions(self) -> dict[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         """What monitoring asks about streams; there may be none yet, or at all."""
@@ -270,6 +280,8 @@ class Worker:
         self._log.apply(self._options)
         self.clients.use_callout(self._make_callout())
         self.clients.apply(self._options, self._info())
+        if self.streams is not None:
+            self.streams.apply(stream_accounts(self._options))
         self._serve_claims()
 
     def _client_lame_duck(self, client_id: int) -> bool:

@@ -186,7 +186,7 @@ class Api:
         self.total = 0
         self.errors = 0
         self.inflight = 0
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Request] = {}
 
     def on_request(
         self, client: dict[str, Any], subject: str, reply: bytes, headers: bytes, payload: bytes
@@ -232,8 +232,8 @@ class Api:
         if inspect.isawaitable(result):
             self.inflight += 1
             task = asyncio.ensure_future(self._finish(request, result))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks[task] = request
+            task.add_done_callback(lambda ended: self._tasks.pop(ended))
 
     async def _finish(self, request: Request, result: Awaitable[None]) -> None:
         try:
@@ -255,5 +255,8 @@ class Api:
             request.fail(ApiError(Code.STREAM_GENERAL_ERROR, err="internal error"))
 
     def stop(self) -> None:
-        for task in self._tasks:
+        """Whoever waits for an answer is told that there are no streams (any more)."""
+        for task, request in self._tasks.items():
+            if not request.answered:
+                request.fail(ApiError(Code.NOT_ENABLED_FOR_ACCOUNT))
             task.cancel()

@@ -37,7 +37,8 @@ cdef enum:
     REFUSED_RECORD = 8
     REFUSED_NO_SPACE = 9
     REFUSED_FAILED = 10
-    REFUSED_COUNT = 11
+    REFUSED_ACCOUNT = 11
+    REFUSED_COUNT = 12
 
 # What consumers are told; set by whoever has them, with `consumers` as the context. All run on the stream's shard.
 ctypedef void (*stored_t)(void* consumers) noexcept nogil           # durable_seq has moved; once a turn
@@ -71,8 +72,17 @@ cdef struct get_t:
     uint32_t reply_bytes
     uint64_t seq                        # of a get by sequence; 0: the last of the key
 
+cdef struct quota_t:
+    # What an account's messages may take on all shards together; [0] in files, [1] in memory. Bytes.
+    int64_t most[2]                     # -1: no limit
+    int64_t elsewhere[2]                # on the other shards, as they said last
+    int64_t used[2]                     # on this one, counted anew in each turn that stores something
+    uint64_t turn
+    bint limited
+
 cdef struct stream_t:
     streams_t* home
+    quota_t* quota                      # the account's
     void* capture                       # the Capture that holds this
     account_t* account
     log_t* log
@@ -97,8 +107,8 @@ cdef struct stream_t:
     uint64_t ack_bytes_capacity
     char* answer                        # {"stream":"S","seq": and room for the rest
     uint32_t answer_bytes
-    const char* texts[11]               # REFUSED_COUNT
-    uint32_t texts_bytes[11]
+    const char* texts[12]               # REFUSED_COUNT
+    uint32_t texts_bytes[12]
     # For Python
     queued_t* queued_first
     queued_t* queued_last
@@ -135,10 +145,16 @@ cdef class Streams:
     cdef readonly Engine engine
     cdef readonly Store store
 
+cdef class Quota:
+    """An account's, for all of its streams on a shard."""
+    cdef quota_t q
+    cdef streams_t* home                # NULL: no stream has it yet
+
 cdef class Capture:
     """One stream's native side."""
     cdef stream_t s
     cdef readonly Streams streams
+    cdef readonly Quota quota           # owns s.quota
     cdef readonly Log log
     cdef object texts
     cdef public object owner            # the Stream

@@ -15,12 +15,18 @@ class Streams:
     def usage(self) -> tuple[int, int]: ...
     def stop_storage(self, memory: bool, stopped: bool) -> None: ...
 
+class Quota:
+    def limit(self, files: int, memory: int) -> None: ...
+    def elsewhere(self, files: int, memory: int) -> None: ...
+    # (files, memory)
+    def used(self) -> tuple[int, int]: ...
+
 class Capture:
     streams: Final[Streams]
     log: Final[Log]
     owner: Any
     def __init__(
-        self, streams: Streams, log: Log, owner: Any, account: bytes, answer: bytes, texts: Sequence[bytes]
+        self, streams: Streams, log: Log, owner: Any, account: bytes, quota: Quota, answer: bytes, texts: Sequence[bytes]
     ) -> None: ...
     def configure(
         self, *, no_ack: bool, sealed: bool, by_python: bool, interest: bool, markers: bool, max_msg_size: int

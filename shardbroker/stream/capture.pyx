@@ -21,7 +21,7 @@ from shardbroker.hot.model cimport connection_t, subscription_t
 from shardbroker.hot.accounts cimport account_named
 from shardbroker.hot.sink cimport sink_free, sink_new_in, sink_subscribe
 from shardbroker.hot.state cimport EVENT_NOTE, engine_t, message_t
-from shardbroker.store.format cimport record_subject, record_t
+from shardbroker.store.format cimport counted_bytes, record_subject, record_t
 from shardbroker.store.handle cimport Log, Store
 from shardbroker.store.log cimport (
     log_append, log_deadline, log_get, log_last_for, log_seq_at, log_next, log_skip, log_submit, log_tick)
@@ -252,6 +252,32 @@ cdef int refusal(log_t* log) noexcept nogil:
     return REFUSED_RECORD
 
 
+cdef void count_used(streams_t* h, quota_t* q) noexcept nogil:
+    """What the messages of an account come to on this shard."""
+    cdef stream_t* s = h.first
+    q.used[0] = q.used[1] = 0
+    while s != NULL:
+        if s.quota == q:
+            q.used[s.log.storage != 0] += <int64_t>s.log.bytes
+        s = s.next
+
+
+cdef bint over_quota(stream_t* s, uint64_t more) noexcept nogil:
+    """Whether so many bytes more are over what the account may have (wouldExceedLimits). What makes room by going counts
+    from the next turn on."""
+    cdef quota_t* q = s.quota
+    cdef int kind = s.log.storage != 0
+    if q.most[kind] < 0:
+        return False
+    if q.turn != s.home.e.turn:
+        q.turn = s.home.e.turn
+        count_used(s.home, q)
+    if q.used[kind] + q.elsewhere[kind] + <int64_t>more > q.most[kind]:
+        return True
+    q.used[kind] += <int64_t>more
+    return False
+
+
 cdef uint64_t store_message(stream_t* s, const char* subject, uint32_t subject_bytes, int32_t header_bytes,
                             const char* payload, uint32_t payload_bytes, int64_t time_ns, int64_t ttl_ns,
                             int* refused) noexcept nogil:
@@ -277,6 +303,10 @@ cdef uint64_t store_message(stream_t* s, const char* subject, uint32_t subject_b
             return 0
         s.touched = True
         return seq
+    if sb_unlikely(s.quota.limited) and over_quota(s, counted_bytes(log.storage != 0, subject_bytes, header_bytes,
+                                                                    payload_bytes)):
+        refused[0] = REFUSED_ACCOUNT
+        return 0
     seq = log_append(log, subject, subject_bytes, header_bytes, payload, payload_bytes,
                      time_ns if time_ns else streams_now(s.home), ttl_ns)
     s.touched = True
@@ -673,12 +703,39 @@ cdef class Streams:
             s = s.next
 
 
+cdef class Quota:
+    """What the messages of one account may take; of its streams on one shard, all of which have it."""
+
+    def __cinit__(self):
+        memset(&self.q, 0, sizeof(quota_t))
+        self.q.most[0] = self.q.most[1] = -1
+        self.q.turn = <uint64_t>-1
+
+    def limit(self, int64_t files, int64_t memory):
+        """Bytes at the most; negative: no limit."""
+        self.q.most[0] = files
+        self.q.most[1] = memory
+        self.q.limited = files >= 0 or memory >= 0
+
+    def elsewhere(self, int64_t files, int64_t memory):
+        """What the other shards have of it."""
+        self.q.elsewhere[0] = files
+        self.q.elsewhere[1] = memory
+
+    def used(self):
+        """(bytes in files, bytes in memory) here."""
+        if self.home == NULL:
+            return 0, 0
+        count_used(self.home, &self.q)
+        return self.q.used[0], self.q.used[1]
+
+
 cdef class Capture:
     """The native side of one stream over `log`, which it owns the callbacks of."""
 
-    def __cinit__(self, Streams streams, Log log, owner, bytes account, bytes answer, list texts):
-        """account: whose messages it takes. answer: what an acknowledgement begins with, up to the sequence. texts:
-        REFUSED_COUNT prepared answers."""
+    def __cinit__(self, Streams streams, Log log, owner, bytes account, Quota quota, bytes answer, list texts):
+        """account: whose messages it takes; quota: that account's. answer: what an acknowledgement begins with, up to the
+        sequence. texts: REFUSED_COUNT prepared answers."""
         cdef int i
         memset(&self.s, 0, sizeof(stream_t))
         self.streams = streams
@@ -692,6 +749,9 @@ cdef class Capture:
             self.s.texts[i] = <char*>(<bytes>self.texts[i])
             self.s.texts_bytes[i] = <uint32_t>len(self.texts[i])
         self.s.home = &streams.h
+        self.quota = quota
+        self.s.quota = &quota.q
+        quota.home = &streams.h
         self.s.capture = <void*>self
         self.s.account = account_named(streams.h.e, account, <uint32_t>len(account))
         if self.s.account == NULL:

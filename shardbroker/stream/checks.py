@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NoReturn, Protocol
 
+from shardbroker.auth.model import JetStreamLimits
 from shardbroker.stream.errors import ApiError, Code
 from shardbroker.stream.gojson import format_duration
 from shardbroker.stream.model import (
@@ -54,9 +55,11 @@ def _pedantic(text: str) -> NoReturn:
 
 
 def check_config(
-    given: StreamConfig, others: Others, *, pedantic: bool = False, max_duplicates_ns: int = 0
-) -> StreamConfig:
-    """The configuration with its defaults filled in. Raises ApiError for the first rule that it breaks."""
+    given: StreamConfig, others: Others, *, pedantic: bool = False, max_duplicates_ns: int = 0,
+    limits: JetStreamLimits | None = None,
+) -> StreamConfig:  # fmt: skip
+    """The configuration with its defaults filled in. limits: the account's. Raises ApiError for the first rule that it
+    breaks."""
     if not is_asset_name(given.name):
         _bad("stream name is required and can not contain '.', '*', '>', '\\', '/'")
     if len(given.name.encode()) > NAME_BYTES_MAX:
@@ -94,12 +97,21 @@ def check_config(
     _check_external(cfg, others)
     _check_cycles(cfg, others)
     _check_subjects(cfg)
+    if limits is not None:
+        if limits.max_bytes_required and cfg.max_bytes <= 0:
+            raise ApiError(Code.STREAM_MAX_BYTES_REQUIRED)
+        if 0 < _most_bytes(cfg, limits) < cfg.max_bytes:
+            raise ApiError(Code.STREAM_MAX_STREAM_BYTES_EXCEEDED)
     _check_transforms(cfg, pedantic)
     if cfg.placement is not None:
         cfg.placement = {k: v for k, v in cfg.placement.items() if v} or None
     if cfg.placement is not None and cfg.placement.get("preferred"):
         _bad("preferred server not permitted in placement")
     return cfg
+
+
+def _most_bytes(cfg: StreamConfig, limits: JetStreamLimits) -> int:
+    return limits.memory_max_stream_bytes if cfg.storage == "memory" else limits.store_max_stream_bytes
 
 
 def _check_times(cfg: StreamConfig, pedantic: bool, max_duplicates_ns: int) -> None:

@@ -158,12 +158,14 @@ def step_down(request: Request) -> None:
 
 def attach(shard: ShardConsumers, manager: Manager) -> None:
     """Give the streams of an account their consumers. Before they are opened."""
-    given = [most for most in (manager.settings.max_ack_pending, manager.limits.max_ack_pending) if most > 0]
-    limits = Limits(
-        max_ack_pending=min(given, default=0), max_request_batch=manager.settings.max_request_batch
-    )
+    settings = manager.settings
+
+    def limits() -> Limits:
+        own = manager.limits
+        given = [most for most in (settings.max_ack_pending, own.max_ack_pending) if most > 0]
+        return Limits(min(given, default=0), settings.max_request_batch, own.max_consumers)
 
     def advise(subject: str, kind: str, fields: dict[str, Any]) -> None:
         advisories.advise(manager, subject, kind, fields)
 
-    manager.make_consumers = lambda stream: shard.make(stream, advise, limits, manager.limits.max_consumers)
+    manager.make_consumers = lambda stream: shard.make(stream, advise, limits)

@@ -58,6 +58,7 @@ class Limits:
 
     max_ack_pending: int = 0
     max_request_batch: int = 0
+    max_consumers: int = 0      # of a stream
 
 
 @dataclass(frozen=True)

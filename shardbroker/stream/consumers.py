@@ -102,9 +102,9 @@ class ShardConsumers:
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def make(self, stream: StreamLike, advise: Advise, limits: Limits, most: int = 0) -> Consumers:
-        """The consumers of a stream that was just opened. Waits for the disk. most: consumers of a stream, 0: no limit."""
-        consumers = Consumers(self, stream, advise, limits, most)
+    def make(self, stream: StreamLike, advise: Advise, limits: Callable[[], Limits]) -> Consumers:
+        """The consumers of a stream that was just opened. Waits for the disk. limits(): the account's now; may raise ApiError."""
+        consumers = Consumers(self, stream, advise, limits)
         consumers.recover()
         return consumers
 
@@ -262,12 +262,11 @@ def _odd_delay(native: Consumer, seq: int, text: bytes) -> None:
 class Consumers:
     """The consumers of one stream, by name."""
 
-    def __init__(self, shard: ShardConsumers, stream: StreamLike, advise: Advise, limits: Limits, most: int) -> None:
+    def __init__(self, shard: ShardConsumers, stream: StreamLike, advise: Advise, limits: Callable[[], Limits]) -> None:
         self.shard = shard
         self.stream = stream
         self.advise = advise
-        self.limits = limits             # the account's
-        self.most = most
+        self._limits = limits            # the account's
         self.retained = Retained(shard.hub, stream.log, stream.config.retention)
         shard.hub.bind(self.retained, stream.capture)
         self.entries: dict[str, Entry] = {}
@@ -319,8 +318,9 @@ class Consumers:
     async def create(self, given: ConsumerConfig, action: str, *, pedantic: bool = False) -> Entry:
         """Create, or update, as asked (addConsumerWithAction). Raises ApiError. Returns when it is on the disk."""
         stream = self.stream.config
-        config = model.with_defaults(given, stream, self.limits, pedantic)
-        model.check(config, stream, self.limits)
+        limits = self._limits()
+        config = model.with_defaults(given, stream, limits, pedantic)
+        model.check(config, stream, limits)
         name = config.durable_name or config.name
         existing = self.entries.get(name) if name else None
         if existing is not None:
@@ -333,7 +333,7 @@ class Consumers:
         if action == "update":
             raise ApiError(Code.CONSUMER_DOES_NOT_EXIST)
         others = self._others(name)
-        most = min((n for n in (stream.max_consumers, self.most) if n > 0), default=0)
+        most = min((n for n in (stream.max_consumers, limits.max_consumers) if n > 0), default=0)
         if most and len(others) >= most:
             raise ApiError(Code.MAXIMUM_CONSUMERS_LIMIT)
         if stream.retention == "workqueue" and not config.direct:

@@ -21,18 +21,18 @@ from shardbroker.clock import Clock
 from shardbroker.store.directories import make_directory, sync_directory
 from shardbroker.stream import advisories, message_api, snapshot, stream_api
 from shardbroker.stream.api import PREFIX, Api, Request
-from shardbroker.stream.capture import Streams
+from shardbroker.stream.capture import Quota, Streams
 from shardbroker.stream.errors import ApiError, Code
 from shardbroker.stream.face import Face
 from shardbroker.stream.model import API_LEVEL, StreamConfig
 from shardbroker.stream.origin import Followed, Origin
 from shardbroker.stream.peers import Peers
 from shardbroker.stream.registry import Definitions, Registry, file_name
-from shardbroker.stream.settings import Settings
+from shardbroker.stream.settings import Settings, Tiers
 from shardbroker.stream.stream import Consumers, Stream
 from shardbroker.subject import shard_of
 
-NO_LIMITS: Final = JetStreamLimits()
+ALL_THERE_IS: Final = Tiers()
 # Subjects that streams and consumers subscribe to themselves: found, or answered with "no responders".
 HOT: Final = ("CONSUMER.MSG.NEXT.", "DIRECT.GET.")
 
@@ -46,7 +46,7 @@ class Logger(Protocol):
 class Manager:
     """The streams of one account on one shard. `client(slot, client id)` describes a client.
 
-    `native` and `sinks` are the shard's own, shared by the accounts; limits: what the account may take.
+    `native` and `sinks` are the shard's own, shared by the accounts; tiers: what the account may take.
     """
 
     def __init__(
@@ -60,12 +60,12 @@ class Manager:
         client: Callable[[int, int], dict[str, Any]],
         sinks: dict[int, Callable[[bytes, bytes, bytes, bytes, bytes], None]],
         account: str = "$G",
-        limits: JetStreamLimits = NO_LIMITS,
+        tiers: Tiers = ALL_THERE_IS,
     ) -> None:
         # Whole life
         self.engine = native.engine
         self.face = Face(native.engine, account)
-        self.limits = limits
+        self.quota = Quota()
         self.shard = shard
         self.shards = shards
         self.settings = settings
@@ -88,6 +88,9 @@ class Manager:
         self.make_consumers: Callable[[Stream], Consumers] | None = None
         # Who gets the messages of an Engine.sink(): by its number
         self.sinks = sinks
+        # Changed by a reload, or by other claims of the account
+        self.tiers = tiers
+        self.limit(tiers)
         # State
         self.streams: dict[str, Stream] = {}
         self._changing: dict[str, asyncio.Lock] = {}
@@ -188,6 +191,32 @@ class Manager:
         request.words = request.subject[len(PREFIX) :].split(".")
         self.api.handle(request)
 
+    # -- what the account may take --
+
+    def limit(self, tiers: Tiers) -> None:
+        """Other limits, from now on; what is there already stays."""
+        self.tiers = tiers
+        memory, store = self.storage_limits
+        self.quota.limit(store, memory)
+
+    @property
+    def limits(self) -> JetStreamLimits:
+        """Those that count for all streams here. Raises ApiError when the account has none for streams with one replica."""
+        found = self.tiers.limits
+        if found is None:
+            raise ApiError(Code.NO_LIMITS)
+        return found
+
+    @property
+    def storage_limits(self) -> tuple[int, int]:
+        """(bytes in memory, bytes in files) that its messages may take; negative: no limit."""
+        found = self.tiers.limits
+        return (found.max_memory, found.max_store) if found is not None else (0, 0)
+
+    @property
+    def limited(self) -> bool:
+        return max(self.storage_limits) >= 0
+
     # -- streams --
 
     def _lock(self, name: str) -> asyncio.Lock:
@@ -211,7 +240,7 @@ class Manager:
                     now,
                     pedantic=pedantic,
                     max_duplicates_ns=self.settings.max_duplicates_ns,
-                    max_streams=max(self.limits.max_streams, 0),
+                    limits=self.tiers.limits,
                     check_reserved=self._check_reserved,
                 )
                 # What a deletion left that was interrupted goes before the stream is there: it is not its own.
@@ -250,6 +279,7 @@ class Manager:
                     given,
                     pedantic=pedantic,
                     max_duplicates_ns=self.settings.max_duplicates_ns,
+                    limits=self.tiers.limits,
                     check_reserved=self._check_reserved,
                     check_consumers=self._check_consumers,
                 )
@@ -313,28 +343,22 @@ class Manager:
     def _check_reserved(
         self, definitions: Definitions, config: StreamConfig, old: StreamConfig | None
     ) -> None:
-        """max_bytes of all streams together fit into what the account and the server have (checkAllLimits)."""
+        """max_bytes of all streams together fit into what the account and the server have (checkAllLimits); a stream
+        without needs room for one byte."""
         memory, limits = config.storage == "memory", self.limits
-        if limits.max_bytes_required and config.max_bytes <= 0:
-            raise ApiError(Code.STREAM_MAX_BYTES_REQUIRED)
-        if (
-            0
-            < (limits.memory_max_stream_bytes if memory else limits.store_max_stream_bytes)
-            < config.max_bytes
-        ):
-            raise ApiError(Code.STREAM_MAX_STREAM_BYTES_EXCEEDED)
-        most = self.settings.max_memory if memory else self.settings.max_store
+        if 0 < limits.max_consumers < config.max_consumers:
+            raise ApiError(Code.MAXIMUM_CONSUMERS_LIMIT)
+        server = self.settings.max_memory if memory else self.settings.max_store
         own = limits.max_memory if memory else limits.max_store
-        if own >= 0:
-            most = min(most, own) if most else own
-        if not most or config.max_bytes <= 0 or (old is not None and config.max_bytes <= old.max_bytes):
+        most = min((n for n in (server or -1, own) if n >= 0), default=-1)
+        if most < 0 or (old is not None and config.max_bytes <= max(old.max_bytes, 0)):
             return
         reserved = sum(
             max(d.config.max_bytes, 0)
             for d in definitions.all.values()
             if d.config.storage == config.storage and d.config.name != config.name
         )
-        if reserved + config.max_bytes > most:
+        if reserved + (config.max_bytes if config.max_bytes >= 0 else 1) > most:
             if config.storage == "memory":
                 raise ApiError(Code.MEMORY_RESOURCES_EXCEEDED)
             raise ApiError(Code.STORAGE_RESOURCES_EXCEEDED)
@@ -345,20 +369,6 @@ class Manager:
         check = getattr(stream.consumers, "check_limits", None) if stream is not None else None
         if check is not None:
             check(old, config)
-
-    def account_limits(self) -> dict[str, Any]:
-        """JetStreamAccountLimits."""
-        limits = self.limits
-        return {
-            "max_memory": limits.max_memory,
-            "max_storage": limits.max_store,
-            "max_streams": limits.max_streams,
-            "max_consumers": limits.max_consumers,
-            "max_ack_pending": limits.max_ack_pending,
-            "memory_max_stream_bytes": limits.memory_max_stream_bytes,
-            "storage_max_stream_bytes": limits.store_max_stream_bytes,
-            "max_bytes_required": limits.max_bytes_required,
-        }
 
     # -- questions of other shards --
 
@@ -405,6 +415,7 @@ class ShardView:
         self.engine = manager.engine
         self.face = manager.face
         self.streams = manager.streams_native
+        self.quota = manager.quota
         self.clock = manager.clock
         self.sync_interval_ns = manager.sync_interval_ns
         self.make_consumers = manager.make_consumers

@@ -135,14 +135,14 @@ class Peers:
                 answer["result"] = result
             except Exception as error:
                 self._manager.log.error(f"Internal error at a question of shard {shard}: {error!r}")
-                answer["failed"] = True
+                answer["failed"] = Code.CLUSTER_NOT_AVAIL
                 rest = b""
             self._send(shard, answer, rest)
         elif op == "answer":
             waiting = self._waiting.get(fields["id"])
             if waiting is not None and not waiting.done():
                 if "failed" in fields:
-                    waiting.set_exception(ApiError(Code.CLUSTER_NOT_AVAIL))
+                    waiting.set_exception(ApiError(Code(fields["failed"])))
                 else:
                     waiting.set_result((fields["result"], rest) if "bytes" in fields else fields["result"])
         elif op == "tell":

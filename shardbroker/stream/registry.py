@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -38,6 +39,16 @@ def file_name(name: str) -> str:
     if len(text) <= FILE_NAME_BYTES_MAX:
         return text or "%"
     return f"{text[:100]}%%{hashlib.blake2b(raw, digest_size=20).hexdigest()}"
+
+
+def name_of(file: str) -> str | None:
+    """The name that file_name() made a file name of; None when it cannot be told."""
+    if "%%" in file or file == "%":
+        return None
+    try:
+        return unquote_to_bytes(file).decode()
+    except UnicodeDecodeError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
     Services.on_event -> the account's Manager: a client's request, another shard's message, messages for Engine.sink()
 
+Accounts of the configuration are there from the start. Those of an operator are opened when they have streams on the disk,
+or else when somebody first asks for one: a shard's own client, or another shard that has such a client.
+
 Home shard only.
 """
 
@@ -10,9 +13,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
-from shardbroker.auth.model import JetStreamLimits
 from shardbroker.clock import Clock
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.store.handle import Store
@@ -20,10 +23,11 @@ from shardbroker.stream import consumer_api
 from shardbroker.stream.api import PREFIX, refusal_of
 from shardbroker.stream.capture import Streams
 from shardbroker.stream.consumers import Consumers, ShardConsumers
-from shardbroker.stream.errors import ApiError
+from shardbroker.stream.errors import ApiError, Code
 from shardbroker.stream.manager import HOT, Logger, Manager
-from shardbroker.stream.peers import decode
-from shardbroker.stream.settings import Settings
+from shardbroker.stream.peers import decode, encode
+from shardbroker.stream.registry import name_of
+from shardbroker.stream.settings import Settings, Tiers
 from shardbroker.stream.stream import LOG_FAILED, Stream
 
 EVENT_REQUEST: Final = EVENTS["request"]
@@ -38,7 +42,8 @@ FAILED_MAX: Final = 100
 
 
 class Services:
-    """`accounts`: what each of those with JetStream may take. `client(slot, client id)` describes a client."""
+    """`accounts`: what each of those with JetStream may take, by the configuration; `found(name)`: the same of an operator's
+    account, None for no streams. `client(slot, client id)` describes a client."""
 
     def __init__(
         self,
@@ -46,26 +51,29 @@ class Services:
         shard: int,
         shards: int,
         settings: Settings,
-        accounts: Mapping[str, JetStreamLimits],
+        accounts: Mapping[str, Tiers],
         clock: Clock,
         log: Logger,
         client: Callable[[int, int], dict[str, Any]],
+        found: Callable[[str], Tiers | None] = lambda name: None,
     ) -> None:
         self.store = Store(settings.threads)
         self.native = Streams(engine, self.store)
         self._engine = engine
+        self._shard = shard
+        self._shards = shards
         self._settings = settings
+        self._clock = clock
         self._log = log
+        self._client = client
+        self._found = found
         self._sinks: dict[int, Callable[[bytes, bytes, bytes, bytes, bytes], None]] = {}
-        self.managers = {
-            name.encode(): Manager(
-                self.native, shard, shards, settings, clock, log, client, self._sinks, name, limits
-            )
-            for name, limits in accounts.items()
-        }
         self._consumers = ShardConsumers(engine, clock, log, synchronous=not settings.sync_interval_ns)
-        for manager in self.managers.values():
-            consumer_api.attach(self._consumers, manager)
+        # Changed by a reload
+        self._accounts = dict(accounts)
+        # State
+        self.managers: dict[bytes, Manager] = {}
+        self._running = False
         self._full = {"file": False, "memory": False}
         self._watch: asyncio.Task[None] | None = None
 
@@ -75,12 +83,64 @@ class Services:
         if self._settings.domain:
             prefixes.append(f"$JS.{self._settings.domain}.API.".encode())
         self._engine.intercept(prefixes)
-        for manager in self.managers.values():
-            manager.open()
-            manager.peers.serve("server_usage", self._usage)
+        for name, tiers in self._accounts.items():
+            self._open(name, tiers)
+        self._open_kept()
+
+    def _open(self, name: str, tiers: Tiers) -> Manager:
+        """Serve an account, with the streams that it has here."""
+        manager = Manager(
+            self.native, self._shard, self._shards, self._settings, self._clock, self._log, self._client, self._sinks,
+            name, tiers,
+        )  # fmt: skip
+        consumer_api.attach(self._consumers, manager)
+        manager.open()
+        manager.peers.serve("server_usage", self._usage)
+        self.managers[name.encode()] = manager
+        if self._running:
+            manager.run()
+        return manager
+
+    def _open_kept(self) -> None:
+        """Those of an operator's accounts that have had streams: what is published to them is to be taken in."""
+        directory = Path(self._settings.store_dir) / "jetstream"
+        for entry in sorted(directory.iterdir()) if directory.is_dir() else ():
+            name = name_of(entry.name)
+            if name is not None and name.encode() not in self.managers:
+                self._look_up(name.encode())
+
+    def _look_up(self, account: bytes) -> Manager | None:
+        """The account's manager, opened if it may have streams and has none yet."""
+        manager = self.managers.get(account)
+        if manager is None:
+            name = account.decode("utf-8", "surrogateescape")
+            tiers = self._found(name)
+            if tiers is not None:
+                manager = self._open(name, tiers)
+        return manager
+
+    def apply(self, accounts: Mapping[str, Tiers]) -> None:
+        """The configuration gives accounts other limits, or others streams."""
+        self._accounts = dict(accounts)
+        self.accounts_changed()
+
+    def accounts_changed(self) -> None:
+        """Accounts may have got other limits, streams, or none any more. What they have on the disk stays (removeJetStream)."""
+        for account, manager in list(self.managers.items()):
+            tiers = self._accounts.get(manager.account) or self._found(manager.account)
+            if tiers is None:
+                del self.managers[account]
+                manager.close()
+            else:
+                manager.limit(tiers)
+        for name, tiers in self._accounts.items():
+            if name.encode() not in self.managers:
+                self._open(name, tiers)
+        self._open_kept()
 
     def run(self) -> None:
         """Start what goes by the clock. Once the loop runs."""
+        self._running = True
         for manager in self.managers.values():
             manager.run()
         self._watch = asyncio.get_running_loop().create_task(self._watch_usage())
@@ -100,16 +160,18 @@ class Services:
         if kind == EVENT_NOTE:
             self.settle()
         elif kind == EVENT_REQUEST:
-            manager = self.managers.get(event[-1])
+            manager = self._look_up(event[-1])
             if manager is not None:
                 manager.on_request(*event[1:-1])
             else:
                 self._refuse(event[3], event[4], event[-1])
         elif kind == EVENT_PEER:
             fields, rest = decode(event[2])
-            manager = self.managers.get(fields["account"].encode())
+            manager = self._look_up(fields["account"].encode())
             if manager is not None:
                 manager.peers.on_message(event[1], fields, rest)
+            else:
+                self._turn_away(event[1], fields)
         elif kind == EVENT_MESSAGE:
             sink = self._sinks.get(event[1])
             if sink is not None:
@@ -117,6 +179,14 @@ class Services:
         else:
             return False
         return True
+
+    def _turn_away(self, shard: int, fields: dict[str, Any]) -> None:
+        """Answer another shard that does not know yet that an account has no streams any more."""
+        if fields["op"] == "request":
+            self._refuse(fields["subject"].encode(), fields["reply"].encode("latin-1"), fields["account"].encode())
+        elif fields["op"] == "ask":
+            answer = {"op": "answer", "id": fields["id"], "failed": Code.NOT_ENABLED_FOR_ACCOUNT}
+            self._engine.send_peer(shard, encode({"account": fields["account"], **answer}))
 
     def _refuse(self, subject: bytes, reply: bytes, account: bytes) -> None:
         """Answer a request of an account that has no JetStream."""
@@ -137,7 +207,7 @@ class Services:
         return {
             "accounts": {manager.account: manager.usage({}) for manager in self.managers.values()},
             "limits": {
-                manager.account: [manager.limits.max_memory, manager.limits.max_store]
+                manager.account: list(manager.storage_limits)
                 for manager in self.managers.values()
             },
             "config": {
@@ -203,24 +273,32 @@ class Services:
             "consumer": isinstance(consumers, Consumers) and any(e.name == wanted for e in consumers.public()),
         }
 
-    def _usage(self, fields: dict[str, Any]) -> list[int]:
-        return list(self.native.usage())
+    def _usage(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """What the streams here come to: of the whole shard, and of each account that has a limit; [file, memory]."""
+        limited = {m.account: m.quota.used() for m in self.managers.values() if m.limited}
+        return {"all": self.native.usage(), "accounts": {name: used for name, used in limited.items() if any(used)}}
 
     async def _watch_usage(self) -> None:
-        """Refuse messages while all shards' streams together are over what the server has."""
-        settings = self._settings
-        while self.managers and (settings.max_memory or settings.max_store):
+        """Refuse messages while all shards' streams together are over what the server or their account has."""
+        while True:
             await asyncio.sleep(USAGE_SECONDS)
-            peers = next(iter(self.managers.values())).peers
-            with contextlib.suppress(ApiError):
-                answers = await peers.ask_all("server_usage", {})
-                for at, (storage, most) in enumerate(
-                    (("file", settings.max_store), ("memory", settings.max_memory))
-                ):
-                    full = bool(most) and sum(answer[at] for answer in answers) > most
-                    if full or self._full[storage]:
-                        self._full[storage] = full
-                        self.native.stop_storage(storage == "memory", full)
+            managers = list(self.managers.values())
+            limited = [manager for manager in managers if manager.limited]
+            if managers and (self._settings.max_memory or self._settings.max_store or limited):
+                with contextlib.suppress(ApiError):
+                    self._judge(await managers[0].peers.ask_all("server_usage", {}), limited)
+
+    def _judge(self, answers: list[Any], limited: list[Manager]) -> None:
+        settings = self._settings
+        for at, (storage, most) in enumerate((("file", settings.max_store), ("memory", settings.max_memory))):
+            full = bool(most) and sum(answer["all"][at] for answer in answers) > most
+            if full or self._full[storage]:
+                self._full[storage] = full
+                self.native.stop_storage(storage == "memory", full)
+        for manager in limited:
+            rows = [answer["accounts"].get(manager.account, (0, 0)) for answer in answers]
+            rows.pop(self._shard)
+            manager.quota.elsewhere(sum(row[0] for row in rows), sum(row[1] for row in rows))
 
 
 def _detail(stream: Stream, query: dict[str, Any], leader: str) -> dict[str, Any]:

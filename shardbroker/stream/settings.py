@@ -36,6 +36,23 @@ class Settings:
     threads: int = 2
 
 
+@dataclass(frozen=True, slots=True)
+class Tiers:
+    """What an account's streams may take: limits for all of them (the name ""), or by their replicas (R1, R3)."""
+
+    by_name: tuple[tuple[str, JetStreamLimits], ...] = (("", JetStreamLimits()),)
+
+    @property
+    def limits(self) -> JetStreamLimits | None:
+        """Those of a stream with one replica, as all are here; None: the account has none for such (selectLimits)."""
+        found = dict(self.by_name)
+        return found.get("", found.get("R1"))
+
+    @property
+    def tiered(self) -> bool:
+        return "" not in dict(self.by_name)
+
+
 def store_directory(settings: JetStreamSettings) -> str:
     """Where streams lie; below the directory for temporary files when nothing is said, as nats-server's."""
     return settings.store_dir or str(Path(tempfile.gettempdir()) / "nats" / "jetstream")
@@ -60,14 +77,14 @@ def stream_settings(options: Options, server_name: str) -> Settings:
     )
 
 
-def stream_accounts(options: Options) -> dict[str, JetStreamLimits]:
-    """Who has streams, and what they may take: those that the file gives some, or all that there is when the global
-    account is alone (server.go enableJetStreamAccounts, configAllJetStreamAccounts)."""
+def stream_accounts(options: Options) -> dict[str, Tiers]:
+    """Who has streams by the configuration, and what they may take: those that it gives some, or all that there is when the
+    global account is alone (server.go enableJetStreamAccounts, configAllJetStreamAccounts). Not those of an operator."""
     named = [account for account in options.accounts if account.name != options.system_account]
-    given = {a.name: a.jetstream_limits for a in named}
-    if all(name == GLOBAL_ACCOUNT for name in given):
-        return {GLOBAL_ACCOUNT: given.get(GLOBAL_ACCOUNT) or JetStreamLimits()}
-    return {name: limits for name, limits in given.items() if limits is not None}
+    given = {account.name: account.jetstream for account in named}
+    if all(name == GLOBAL_ACCOUNT for name in given) and options.operator_mode is None:
+        return {GLOBAL_ACCOUNT: Tiers(given.get(GLOBAL_ACCOUNT) or Tiers().by_name)}
+    return {name: Tiers(tiers) for name, tiers in given.items() if tiers}
 
 
 def max_memory(settings: JetStreamSettings) -> int:

@@ -19,7 +19,7 @@ from shardbroker.clock import Clock
 from shardbroker.hot.engine import Engine
 from shardbroker.store.handle import Filter, Log, State, StoreError
 from shardbroker.stream import headers as h
-from shardbroker.stream.capture import Capture, Streams
+from shardbroker.stream.capture import Capture, Quota, Streams
 from shardbroker.stream.dedupe import Window
 from shardbroker.stream.direct import DirectGets
 from shardbroker.stream.errors import ApiError, Code
@@ -50,6 +50,7 @@ class Shard(Protocol):
     engine: Engine
     face: Face
     streams: Streams
+    quota: Quota
     clock: Clock
     sync_interval_ns: int
     make_consumers: Callable[[Stream], Consumers] | None
@@ -76,7 +77,7 @@ class Stream:
         domain = f'"domain":"{shard.domain}",' if shard.domain else ""
         self.answer_head = f'{{"stream":"{self.name}",{domain}"seq":'.encode()
         self.capture = Capture(
-            shard.streams, self.log, self, shard.account.encode(), self.answer_head, refusals(self.name)
+            shard.streams, self.log, self, shard.account.encode(), shard.quota, self.answer_head, refusals(self.name)
         )
         self.window = Window(config.duplicate_window)
         self.intake = Intake(self)
@@ -346,6 +347,7 @@ def refusals(name: str) -> list[bytes]:
         ApiError(Code.STREAM_STORE_FAILED, err="message too large"),
         ApiError(Code.STREAM_STORE_FAILED, err="no space left on device"),
         ApiError(Code.STREAM_STORE_FAILED, err="the stream's storage has failed"),
+        ApiError(Code.ACCOUNT_RESOURCES_EXCEEDED),
     ]
     return [b""] + [refusal_json(name, error) for error in errors]
 

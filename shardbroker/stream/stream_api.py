@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from shardbroker.auth.model import JetStreamLimits
 from shardbroker.stream.api import Request, serve
 from shardbroker.stream.checks import check_config, check_create, check_replicas, check_update
 from shardbroker.stream.errors import ApiError, Code
@@ -16,6 +17,9 @@ from shardbroker.subject import collides
 NAMES_LIMIT: Final = 1024
 LIST_LIMIT: Final = 256
 NO_PAGE: Final = {"total": 0, "offset": 0, "limit": 0}
+USED: Final = ("memory", "storage", "reserved_memory", "reserved_storage", "streams", "consumers")
+# What stands for the limits of an account that has some for each tier
+NOTHING: Final = JetStreamLimits(0, 0, 0, 0, 0, 0, 0)
 PAGE: Final = Struct("JSApiStreamNamesRequest", {"offset": INT, "subject": STRING})
 INFO: Final = Struct(
     "JSApiStreamInfoRequest", {"offset": INT, "deleted_details": BOOL, "subjects_filter": STRING}
@@ -135,15 +139,15 @@ async def account_info(request: Request) -> None:
     answers = await request.manager.peers.ask_all("usage", {})
     total = {name: sum(answer[name] for answer in answers) for name in answers[0]}
     manager = request.manager
-    said: dict[str, Any] = {
-        "memory": total["memory"],
-        "storage": total["storage"],
-        "reserved_memory": total["reserved_memory"],
-        "reserved_storage": total["reserved_storage"],
-        "streams": total["streams"],
-        "consumers": total["consumers"],
-        "limits": manager.account_limits(),
-    }
+    used = {name: total[name] for name in USED}
+    tiers = manager.tiers
+    said = used | {"limits": _limits(NOTHING if tiers.tiered else manager.limits)}
+    if tiers.tiered:
+        # All streams have one replica. What it adds up to stands in the tier and beside it (JetStreamUsage).
+        said["tiers"] = {
+            name: (used if name == "R1" else dict.fromkeys(USED, 0)) | {"limits": _limits(limits)}
+            for name, limits in tiers.by_name
+        }
     if manager.domain:
         said["domain"] = manager.domain
     api: dict[str, Any] = {
@@ -154,6 +158,20 @@ async def account_info(request: Request) -> None:
     if total["api_inflight"]:
         api["inflight"] = total["api_inflight"]
     request.respond(said | {"api": api})
+
+
+def _limits(limits: JetStreamLimits) -> dict[str, Any]:
+    """JetStreamAccountLimits."""
+    return {
+        "max_memory": limits.max_memory,
+        "max_storage": limits.max_store,
+        "max_streams": limits.max_streams,
+        "max_consumers": limits.max_consumers,
+        "max_ack_pending": limits.max_ack_pending,
+        "memory_max_stream_bytes": limits.memory_max_stream_bytes,
+        "storage_max_stream_bytes": limits.store_max_stream_bytes,
+        "max_bytes_required": limits.max_bytes_required,
+    }
 
 
 def matches_filter(config: StreamConfig, wanted: str) -> bool:
@@ -181,14 +199,16 @@ for _words, _type, _parts in (
 
 def plan_create(
     definitions: Definitions, given: StreamConfig, now_ns: int, *, pedantic: bool, max_duplicates_ns: int,
-    max_streams: int, check_reserved: Any,
+    limits: JetStreamLimits | None, check_reserved: Any,
 ) -> tuple[StreamConfig, int, bool]:  # fmt: skip
     """Check a new stream against all that there are, and write it down: its configuration, when it was made, whether it
-    is new. Runs in the registry's thread, inside its transaction. Raises ApiError."""
+    is new. limits: the account's. Runs in the registry's thread, inside its transaction. Raises ApiError."""
     found = definitions.all.get(given.name)
-    if 0 < max_streams <= len(definitions.all) and found is None:
+    if limits is None:
+        raise ApiError(Code.NO_LIMITS)
+    if 0 < limits.max_streams <= len(definitions.all) and found is None:
         raise ApiError(Code.MAXIMUM_STREAMS_LIMIT)
-    config = check_config(given, definitions, pedantic=pedantic, max_duplicates_ns=max_duplicates_ns)
+    config = check_config(given, definitions, pedantic=pedantic, max_duplicates_ns=max_duplicates_ns, limits=limits)
     check_replicas(config)
     if found is not None:
         if config.same_as(found.config):
@@ -203,10 +223,10 @@ def plan_create(
 
 def plan_update(
     definitions: Definitions, name: str, given: StreamConfig, *, pedantic: bool, max_duplicates_ns: int,
-    check_reserved: Any, check_consumers: Any,
+    limits: JetStreamLimits | None, check_reserved: Any, check_consumers: Any,
 ) -> StreamConfig:  # fmt: skip
     """The same for an update."""
-    config = check_config(given, definitions, pedantic=pedantic, max_duplicates_ns=max_duplicates_ns)
+    config = check_config(given, definitions, pedantic=pedantic, max_duplicates_ns=max_duplicates_ns, limits=limits)
     if config.name != name:
         raise ApiError(Code.STREAM_MISMATCH)
     found = definitions.all.get(name)
@@ -216,6 +236,8 @@ def plan_update(
     config = check_update(
         found.config, config, definitions, pedantic=pedantic, max_duplicates_ns=max_duplicates_ns
     )
+    if limits is None:
+        raise ApiError(Code.NO_LIMITS)
     check_reserved(definitions, config, found.config)
     check_consumers(found.config, config)
     _check_overlap(definitions, config)

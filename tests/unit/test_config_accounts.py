@@ -201,8 +201,8 @@ def test_small_forms() -> None:
         Account("$G", mappings=(Mapping("foo", (MapDestination("bar"),)),)),
     )
     assert options("accounts { '$SYS' { users: [{user: s, pass: t}] } }").system_account == "$SYS"
-    assert account("accounts { A { jetstream: enabled } }").jetstream_limits == JetStreamLimits()
-    assert account("accounts { A { jetstream: disabled } }").jetstream_limits is None
+    assert account("accounts { A { jetstream: enabled } }").jetstream == (("", JetStreamLimits()),)
+    assert account("accounts { A { jetstream: disabled } }").jetstream == ()
     assert account("accounts { A { trace_dest: t } }").trace == MessageTrace("t", 100)
     # A variable inside a block is no account.
     assert [a.name for a in options("accounts { p: 5, A { limits {max_conn: $p} } }").accounts] == ["A"]

@@ -280,7 +280,7 @@ def test_an_account_with_everything() -> None:
     assert account.mappings == (Mapping("m.*", (MapDestination("n.$1", 60),)),)
     assert account.default_permissions == Permissions(None, SubjectPermission(None, ("x",)))
     assert (account.limits.max_connections, account.limits.max_subscriptions) == (3, -1)
-    assert account.jetstream_limits == JetStreamLimits(0, 100, 2, 5, store_max_stream_bytes=7)
+    assert dict(account.jetstream)[""] == JetStreamLimits(0, 100, 2, 5, store_max_stream_bytes=7)
     assert account.trace is not None and account.trace.sampling == 100
 
 
