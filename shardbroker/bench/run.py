@@ -22,7 +22,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from shardbroker.bench import LoadError, interrupt, streams
@@ -346,23 +346,28 @@ class _beside:
 
     def __init__(self, load: Load, target: Target, settings: Settings) -> None:
         self.load = load
-        # Where there are fewer cores than processes, what is measured finds one first.
-        made = [{**plan, "nice": BACKGROUND_NICE} for plan in plans(load, target.endpoint, 1, settings.timeout)]
-        self.fleet = Fleet(made, draws=drawn(load))
+        self._target, self._settings = target, replace(settings, generators=1)
+        self._prepared: streams.Prepared | None = None
         self.started_ns = 0
 
     def __enter__(self) -> _beside:
-        self.fleet.__enter__()
-        try:
+        with ExitStack() as stack:
+            if self.load.is_jetstream:
+                made = streams.prepare(self.load, self._target.endpoint, self._settings, lambda what, share, count: None)
+                self._prepared = stack.enter_context(made)
+                own = self._prepared.plans
+            else:
+                own = plans(self.load, self._target.endpoint, 1, self._settings.timeout)
+            # Where there are fewer cores than processes, what is measured finds one first.
+            niced = [{**plan, "nice": BACKGROUND_NICE} for plan in own]
+            self.fleet = stack.enter_context(Fleet(niced, draws=drawn(self.load)))
             self.fleet.connect()
             self.fleet.make()
-        except BaseException:
-            self.fleet.close()
-            raise
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.fleet.close()
+        self._stack.close()
 
     def start(self) -> None:
         self.started_ns = self.fleet.launch(self.load.seconds)
@@ -371,6 +376,8 @@ class _beside:
         """End it in order; its load, rate and latency."""
         self.fleet.board.stop()
         outcome = _outcome(self.load, self.fleet, self.fleet.finish(self.started_ns))
+        if self._prepared:
+            self._prepared.check(outcome.count, outcome.interrupted)
         return {
             "load": self.load.describe(),
             "rate": outcome.rate,

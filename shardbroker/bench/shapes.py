@@ -433,6 +433,6 @@ def request_plans(load: Load, base: dict[str, Any], generators: int) -> list[dic
 def background(text: str, load: Load) -> Load:
     """The load that goes on beside another one: a stream of its own subjects."""
     made = parse(text, seconds=1e6, token=secrets.token_hex(4))
-    if made.row.kind != "stream" or made.shape == "slow":
+    if made.row.kind not in ("stream", "publish") or made.shape == "slow":
         raise LoadError("--background wants a shape that publishes, such as pubsub:1x1:128@10000")
-    return replace(made, seed=load.seed + 1)
+    return replace(made, seed=load.seed + 1, stream=f"{load.stream}-background", storage=load.storage)

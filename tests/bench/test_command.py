@@ -187,3 +187,15 @@ def _clients(broker: Broker) -> int:
     """Connections of the broker that are established (state 01 in proc(5))."""
     rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(row[1].endswith(f":{broker.port:04X}") and row[3] == "01" for row in rows)
+
+
+def test_a_stream_that_is_written_beside_another_load(tmp_path: Path) -> None:
+    """The background's stream is made, counted and removed like any other."""
+    server = f"{sys.executable} -m shardbroker -js -sd {tmp_path}/store -a 127.0.0.1 -p {{port}}"
+    path = tmp_path / "out.json"
+    done = bench("request:1x1:16", "js-pub-async:1:16", *QUICK, "--background", "js-pub-async:1:64", "--start", server,
+                 "--json", str(path))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    runs = orjson.loads(path.read_bytes())["runs"]
+    assert [run["background"]["load"] for run in runs] == ["js-pub-async:1:64B"] * 2
+    assert all(run["background"]["rate"] > 0 for run in runs)
