@@ -62,6 +62,7 @@ from shardbroker.hot.sublist cimport (
     subject_is_literal, subject_tokens, sublist_match, sublist_queue, sublist_subject, sublist_walk)
 from shardbroker.hot.transform cimport mapping_apply, mappings_set
 from shardbroker.hot.transport cimport transport_blocked, transport_feed, transport_hungry, transport_take
+from shardbroker.hot.watch cimport watches_free
 from shardbroker.shm.directory cimport directory_map
 from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap, slot_epoch, slot_state
 from shardbroker.shm.membership cimport membership_bump, slot_state_store
@@ -1348,6 +1349,7 @@ cdef class Engine:
                     connection_free(&self.e, self.e.connections[i])
             if self.e.peers != NULL:
                 interest_free(&self.e)
+            watches_free(&self.e)
             routes_free_dead()
             exchange_free(&self.e)
             for made in self.permissions.values():

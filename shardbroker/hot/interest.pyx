@@ -13,19 +13,21 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy
 
 from shardbroker.hot.accounts cimport account_told
-from shardbroker.hot.bytes cimport sb_hash, sb_likely, sb_lowest
+from shardbroker.hot.bytes cimport sb_hash, sb_likely, sb_lowest, sb_unlikely
 from shardbroker.hot.memory cimport mem_alloc
 from shardbroker.hot.model cimport account_t, connection_t, members_t, queue_t, route_t, subscription_t
 from shardbroker.hot.record cimport (
     RECORD_FRAGMENT, RECORD_MESSAGE, RECORD_PLAIN, RECORD_QUEUE, RECORD_RECEIPT, RECORD_RECEIPT_WANTED, RECORD_REQUEST,
-    RECORD_SHOWN, RECORD_SNAPSHOT_BEGIN, RECORD_SNAPSHOT_END, RECORD_STALL, fragment_record_t, interest_record_t,
+    RECORD_SHOWN, RECORD_SNAPSHOT_BEGIN, RECORD_SNAPSHOT_END, RECORD_STALL, RECORD_WATCHED, fragment_record_t, interest_record_t,
     message_record_t, receipt_record_t, record_interest_check, shown_record_t, stall_record_t)
 from shardbroker.hot.state cimport engine_t, message_t, peer_t, receipt_t, spill_queue_t, spill_t
 from shardbroker.hot.sublist cimport (
-    CHANGE_NONE, CHANGE_QUEUE, SUBJECT_INVALID, change_t, subject_check, sublist_insert, sublist_queue,
+    CHANGE_NONE, CHANGE_QUEUE, SUBJECT_INVALID, SUBJECT_PATTERN, change_t, subject_check, sublist_insert, sublist_queue,
     sublist_remote_forget, sublist_remote_plain, sublist_remote_queue, sublist_remove, sublist_subject,
     sublist_walk_interest)
-from shardbroker.shm.directory cimport directory_add, directory_prefetch, directory_remove, directory_shards, directory_version
+from shardbroker.hot.watch cimport watch_all, watch_changed, watch_key
+from shardbroker.shm.directory cimport (
+    directory_add, directory_has_watchers, directory_prefetch, directory_remove, directory_shards, directory_version)
 from shardbroker.shm.doorbell cimport doorbell_fence, doorbell_ring
 from shardbroker.shm.layout cimport (
     SB_SLOT_BOOTING, SB_SLOT_DEAD, SB_SLOT_READY, membership_load, slot_epoch, slot_state)
@@ -223,7 +225,22 @@ cdef bint tell_change(engine_t* e, account_t* a, change_t change, bint added, co
         directory_remove(&e.directory, hash, e.shard)
     else:
         return tell_all(e, RECORD_PLAIN, a.id, 0, subject, subject_bytes, NULL, 0)
+    if sb_unlikely(directory_has_watchers(&e.directory)):
+        return tell_watchers(e, a, hash, subject, subject_bytes)
     return False
+
+
+cdef bint tell_watchers(engine_t* e, account_t* a, uint64_t hash, const char* subject, uint32_t subject_bytes) noexcept nogil:
+    """This shard's interest in a literal subject has changed: for those who watch it."""
+    cdef uint64_t left = directory_shards(&e.directory, watch_key(hash)) & other_shards(e)
+    cdef uint32_t i
+    cdef bint spilled = False
+    while left:
+        i = <uint32_t>sb_lowest(left)
+        left &= left - 1
+        if peer_listens(e, i) and send_interest(e, i, RECORD_WATCHED, a.id, 0, subject, subject_bytes, NULL, 0):
+            spilled = True
+    return spilled
 
 
 cdef inline bint in_directory(engine_t* e, uint64_t hash) noexcept nogil:
@@ -240,6 +257,8 @@ cdef bint interest_subscribe(engine_t* e, account_t* a, subscription_t* sub, con
         directory_prefetch(&e.directory, fingerprint(a, subject, subject_bytes))
     change = sublist_insert(a, sub, subject, subject_bytes, queue, queue_bytes)
     e.stats.subscriptions += 1
+    if sb_unlikely(e.watches_count != 0) and change.kind != CHANGE_NONE:
+        watch_changed(e, a, change.pattern, subject, subject_bytes)
     if e.shards == 1:
         return False
     return tell_change(e, a, change, True, subject, subject_bytes, queue, queue_bytes)
@@ -254,7 +273,7 @@ cdef bint interest_unsubscribe(engine_t* e, account_t* a, subscription_t* sub) n
     cdef uint32_t queue_bytes = 0
     cdef bint waits = False
     e.stats.subscriptions -= 1
-    if e.shards > 1:
+    if e.shards > 1 or e.watches_count:
         q = sublist_queue(sub.home)
         if q != NULL or sub.home.count == 1:
             # The subject is gone with its last subscription: keep it to name it.
@@ -267,7 +286,10 @@ cdef bint interest_unsubscribe(engine_t* e, account_t* a, subscription_t* sub) n
                 memcpy(text + subject_bytes, q.name, queue_bytes)
     change = sublist_remove(a, sub)
     if text != NULL:
-        waits = tell_change(e, a, change, False, text, <uint32_t>subject_bytes, text + subject_bytes, queue_bytes)
+        if sb_unlikely(e.watches_count != 0) and change.kind != CHANGE_NONE:
+            watch_changed(e, a, change.pattern, text, <uint32_t>subject_bytes)
+        if e.shards > 1:
+            waits = tell_change(e, a, change, False, text, <uint32_t>subject_bytes, text + subject_bytes, queue_bytes)
         free(text)
     return waits
 
@@ -337,6 +359,7 @@ cdef void on_interest(engine_t* e, uint32_t shard, int kind, const char* body, s
     cdef const char* subject = body + sizeof(interest_record_t)
     cdef const char* queue
     cdef account_t* a = e.account
+    cdef int kind_of_subject
     if not record_interest_check(body, n):
         e.stats.ring_corrupt += 1
         return
@@ -354,6 +377,7 @@ cdef void on_interest(engine_t* e, uint32_t shard, int kind, const char* body, s
         p.in_snapshot = True
         return
     if kind == RECORD_SNAPSHOT_END:
+        watch_all(e)
         if p.in_snapshot and p.snapshot_awaited:
             p.snapshot_awaited = False
             e.snapshots_awaited -= 1
@@ -365,14 +389,15 @@ cdef void on_interest(engine_t* e, uint32_t shard, int kind, const char* body, s
     if r.account != a.id:
         # Another shard may be the first to have someone of this account.
         a = account_told(e, r.account)
-    if a == NULL or r.subject_bytes == 0 or subject_check(subject, r.subject_bytes) == SUBJECT_INVALID:
+    kind_of_subject = subject_check(subject, r.subject_bytes) if r.subject_bytes else SUBJECT_INVALID
+    if a == NULL or kind_of_subject == SUBJECT_INVALID or (kind == RECORD_QUEUE and r.queue_bytes == 0):
         e.stats.ring_corrupt += 1
-    elif kind == RECORD_PLAIN:
+        return
+    if kind == RECORD_PLAIN:
         sublist_remote_plain(a, shard, r.count != 0, subject, r.subject_bytes)
-    elif r.queue_bytes == 0:
-        e.stats.ring_corrupt += 1
-    else:
+    elif kind == RECORD_QUEUE:
         sublist_remote_queue(a, shard, e.shards, r.count, subject, r.subject_bytes, queue, r.queue_bytes)
+    watch_changed(e, a, kind_of_subject == SUBJECT_PATTERN, subject, r.subject_bytes)
 
 
 cdef bint interest_control(engine_t* e) noexcept nogil:
@@ -401,7 +426,7 @@ cdef bint interest_control(engine_t* e) noexcept nogil:
                     on_stall(e, s.slot, s.client_id, s.milliseconds)
             elif v.kind == RECORD_RECEIPT:
                 on_receipt(e, i, <const char*>v.body, v.bytes)
-            elif RECORD_PLAIN <= v.kind <= RECORD_SNAPSHOT_END:
+            elif RECORD_PLAIN <= v.kind <= RECORD_SNAPSHOT_END or v.kind == RECORD_WATCHED:
                 on_interest(e, i, v.kind, <const char*>v.body, v.bytes)
             else:
                 e.stats.ring_corrupt += 1
@@ -528,6 +553,7 @@ cdef void interest_membership(engine_t* e) noexcept nogil:
     if now == e.membership:
         return
     e.membership = now
+    watch_all(e)                        # what a dead one was interested in is taken out of the directory
     for i in range(e.shards):
         if i == e.shard:
             continue

@@ -32,10 +32,11 @@ from shardbroker.hot.parser cimport (
     PARSE_PAYLOAD_TOO_LARGE, PARSE_UNKNOWN, operation_t, parse_limits_t, parse_next)
 from shardbroker.hot.reasons cimport REASON_CLIENT_CLOSED
 from shardbroker.hot.sink cimport sinks_free_dead
-from shardbroker.hot.state cimport engine_t, message_t
+from shardbroker.hot.state cimport engine_t, message_t, watch_t
 from shardbroker.hot.sublist cimport (
     match_t, member_at, routes_free_dead, sublist_match, sublist_remote_forget, sublist_remote_plain,
     sublist_remote_queue)
+from shardbroker.hot.watch cimport watch_add, watch_remove
 from shardbroker.shm.directory cimport directory_add, directory_remove
 
 KINDS = {OPERATION_PUB: "PUB", OPERATION_SUB: "SUB", OPERATION_UNSUB: "UNSUB", OPERATION_PING: "PING",
@@ -195,6 +196,8 @@ cdef class Shard:
     cdef dict outputs                   # client id -> bytes that the socket took
     cdef dict budgets                   # client id -> bytes that the socket still takes; not there: all
     cdef set ended                      # client ids whose peer has closed
+    cdef dict watches                   # subject -> (address, what `called` is given)
+    cdef public list told               # watched subjects whose interest may have changed, as told
     cdef bint more
 
     def __cinit__(self, Engine engine, size_t read_bytes=65536):
@@ -205,6 +208,8 @@ cdef class Shard:
         self.outputs = {}
         self.budgets = {}
         self.ended = set()
+        self.watches = {}
+        self.told = []
         engine.e.io = <void*>self
         engine.e.flush = flush
 
@@ -485,6 +490,18 @@ cdef class Shard:
             raise AssertionError("groups are counted wrongly")
         return sorted(plain), sorted_groups(groups), interest_lookup(&self.engine.e, m)
 
+    def watch(self, bytes subject):
+        """Have a literal subject of $G in `told` when interest in it may have changed."""
+        cdef tuple given = (self.told, subject)
+        cdef watch_t* w = watch_add(&self.engine.e, self.engine.e.account, subject, <uint32_t>len(subject), called, <void*>given)
+        if w == NULL:
+            raise MemoryError("no room in the directory")
+        self.watches[subject] = (<size_t>w, given)
+
+    def unwatch(self, bytes subject):
+        watch_remove(&self.engine.e, <watch_t*><size_t>self.watches[subject][0])
+        del self.watches[subject]
+
     def remote_plain(self, uint32_t shard, bint wanted, bytes pattern):
         """Another shard has (or has not) a plain subscription of a pattern."""
         sublist_remote_plain(self.engine.e.account, shard, wanted, pattern, len(pattern))
@@ -535,6 +552,11 @@ cdef add_queue(dict groups, queue_t* q):
 
 cdef dict sorted_groups(dict groups):
     return {name: (sorted(members), remote[0]) for name, (members, remote) in groups.items()}
+
+
+cdef void called(void* given) noexcept nogil:
+    with gil:
+        (<tuple>given)[0].append((<tuple>given)[1])
 
 
 cdef void flush(engine_t* e) noexcept nogil:

@@ -11,6 +11,7 @@
                     RECORD_SNAPSHOT_BEGIN, _END     interest_record_t            all interest of the sender between
                     RECORD_STALL      stall_record_t                             slow that publisher down
                     RECORD_RECEIPT    receipt_record_t                           the answer to RECORD_RECEIPT_WANTED
+                    RECORD_WATCHED    interest_record_t, literal subject         interest in it has changed there (hot/watch)
 
 `tail` is what stands behind the subject in a PUB line: "[reply ]size CRLF payload CRLF", which is also what stands
 behind the sid in a MSG line. What comes from a ring is input: record_message_check looks at every length before use.
@@ -29,6 +30,7 @@ cdef enum:
     RECORD_SNAPSHOT_END = 19
     RECORD_STALL = 20
     RECORD_RECEIPT = 21
+    RECORD_WATCHED = 22
 
 cdef struct message_record_t:
     uint64_t account

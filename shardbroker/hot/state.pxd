@@ -156,6 +156,18 @@ ctypedef bint (*intercept_t)(engine_t* e, message_t* m) noexcept nogil
 # monotonic ns, 0 at once, SB_NEVER not before something announces work.
 ctypedef uint64_t (*hook_function_t)(engine_t* e, void* context) noexcept nogil
 
+# Interest in a watched subject may have changed (hot/watch). It only takes note.
+ctypedef void (*watch_call_t)(void* context) noexcept nogil
+
+cdef struct watch_t:
+    watch_t* next                       # in its bucket
+    account_t* account
+    uint64_t hash                       # of the subject in its account
+    watch_call_t call
+    void* context
+    uint32_t subject_bytes
+    char subject[1]
+
 cdef enum:
     HOOKS_MAX = 8
 
@@ -196,6 +208,12 @@ cdef struct engine_t:
     hook_t hooks[HOOKS_MAX]
     uint32_t hooks_count
     uint64_t hooks_at_ns                # when hooks have something to do: 0 now
+    watch_t** watches                   # by hash, watches_buckets of them (hot/watch)
+    uint32_t watches_buckets
+    uint32_t watches_count
+    bint watches_hooked
+    bint watches_look                   # all are to be told
+    uint64_t watches_next_ns            # not before then
     intercept_t intercept
     void* io
     shadow_t** shadows                  # by origin (hot/exchange)

@@ -71,6 +71,12 @@ cdef inline void directory_prefetch(directory_t *d, uint64_t fingerprint) noexce
             prefetch(bucket + 64)
 
 
+cdef inline bint directory_has_watchers(directory_t *d) noexcept nogil:
+    """Whether any shard has ever put a key here by which it wants to be told of changes (hot/watch). Any process."""
+    # SYNC watched: relaxed is enough behind a change of ours, which is a full swap; pairs with directory_watched().
+    return load_relaxed_u32(&d.header.watched) != 0
+
+
 cdef inline uint64_t *directory_version_of(directory_t *d, uint64_t fingerprint) noexcept nogil:
     """The version word of the key's partition."""
     return d.versions + (fingerprint >> (64 - SB_DIRECTORY_PARTITION_BITS))
@@ -88,6 +94,7 @@ cdef inline uint64_t directory_version(directory_t *d, uint64_t fingerprint) noe
 cdef void directory_map(directory_t *d) noexcept nogil
 cdef int directory_add(directory_t *d, uint64_t fingerprint, uint32_t shard) noexcept nogil
 cdef void directory_remove(directory_t *d, uint64_t fingerprint, uint32_t shard) noexcept nogil
+cdef void directory_watched(directory_t *d) noexcept nogil
 cdef uint64_t directory_clear_shard(directory_t *d, uint32_t shard) noexcept nogil
 
 

@@ -141,6 +141,13 @@ cdef void directory_remove(directory_t *d, uint64_t fingerprint, uint32_t shard)
             return
 
 
+cdef void directory_watched(directory_t *d) noexcept nogil:
+    """From now on, and for ever, directory_has_watchers() is true."""
+    # SYNC watched: full, before the watcher looks at the interest; pairs with the load in directory_has_watchers(). Of a
+    #               change and a watcher one sees the other. Failing is fine: it is set already.
+    cas_full_u32(&d.header.watched, 0, 1)
+
+
 cdef bint clear_bit(directory_t *d, directory_slot_t *slot, uint64_t fingerprint, uint64_t bit) noexcept nogil:
     """Take the bit out of a slot that has this key; frees the slot with the last bit. False: it was not there."""
     cdef uint64_t shards

@@ -25,7 +25,7 @@
 #endif
 
 #define SB_MAGIC UINT64_C(0x314b524244524853) /* "SHRDBRK1" in memory */
-#define SB_LAYOUT_VERSION 2
+#define SB_LAYOUT_VERSION 3
 #define SB_SHARDS_MAX 64 /* the directory keeps a set of shards in 64 bits */
 
 /* ---- header: line 0 and 1 are set once by the creator; offsets are from the start of the segment, in bytes ----
@@ -117,7 +117,7 @@ typedef struct {
 
 /* ---- directory: fingerprint -> set of shards ----
  *
- *   page 0        directory header      levels_active: several writers, compare-and-swap, only grows
+ *   page 0        directory header      levels_active, watched: several writers, compare-and-swap, only grow
  *   page 1 ...    versions[4096]        several writers, atomic add: one for each partition (top 12 bits of a key)
  *   then          levels 0, 1, 2, 3     buckets of 8 slots (two lines); a slot changes by 16-byte compare-and-swap only */
 #define SB_DIRECTORY_PARTITION_BITS 12
@@ -127,7 +127,7 @@ typedef struct {
 
 typedef struct {
     uint32_t levels_active;
-    uint32_t reserved_4;
+    uint32_t watched; /* 1: some keys are those of watchers (hot/watch) */
     uint64_t reserved_8[15];
 } sb_directory_header_t;
 
@@ -223,7 +223,7 @@ static const sb_field_t sb_fields[] = {
 
     SB_STATS_FIELDS(SB_STATS_ENTRY) SB_ARRAY(sb_shard_stats_t, loop_lag_buckets)
 
-    SB_FIELD(sb_directory_header_t, levels_active) SB_FIELD(sb_directory_header_t, reserved_4)
+    SB_FIELD(sb_directory_header_t, levels_active) SB_FIELD(sb_directory_header_t, watched)
     SB_ARRAY(sb_directory_header_t, reserved_8)
     SB_FIELD(sb_directory_slot_t, fingerprint) SB_FIELD(sb_directory_slot_t, shards)
 

@@ -104,6 +104,7 @@ cdef extern from "shardbroker/shm/layout.h" nogil:
 
     ctypedef struct directory_header_t "sb_directory_header_t":
         uint32_t levels_active
+        uint32_t watched
 
     ctypedef struct directory_slot_t "sb_directory_slot_t":
         uint64_t fingerprint

@@ -50,6 +50,13 @@ ctypedef uint32_t (*publish_t)(void* context, void* account, const char* subject
                                int32_t header_bytes, const char* payload, uint32_t payload_bytes, const char* tail,
                                uint32_t tail_bytes, bint* behind) noexcept nogil
 ctypedef bint (*interest_t)(void* context, void* account, const char* subject, uint32_t subject_bytes) noexcept nogil
+cdef struct consumer_t
+
+# From now on consumer_told(c) is called when the interest in its subject may have changed; what unwatch wants, or NULL: it
+# cannot be told, and looks itself. watch itself may be NULL.
+ctypedef void* (*hub_watch_t)(void* context, void* account, const char* subject, uint32_t subject_bytes,
+                              consumer_t* c) noexcept nogil
+ctypedef void (*hub_unwatch_t)(void* context, void* watch) noexcept nogil
 # A block that output may refer to until the flush.
 ctypedef void (*garbage_t)(void* context, void* block) noexcept nogil
 # The hub has something to do: hub_run is to be called before this turn's flush.
@@ -60,6 +67,8 @@ cdef struct host_t:
     void* context
     publish_t publish
     interest_t interest
+    hub_watch_t watch
+    hub_unwatch_t unwatch
     garbage_t garbage
     announce_t announce
     clock_t clock
@@ -155,7 +164,9 @@ cdef struct consumer_t:
     int64_t acked_time
     # Push
     bint active                         # someone listens on `deliver`
-    uint64_t interest_next_ns
+    void* watch                         # the host's: it tells when that may have changed
+    bint told                           # it has
+    uint64_t interest_next_ns           # when to look without being told; 0: not
     uint64_t heartbeat_next_ns
     # Flow control (client-side acknowledged window, as nats-server's)
     uint64_t window_bytes
@@ -295,6 +306,9 @@ cdef void consumer_recount(consumer_t* c) noexcept nogil
 cdef void consumer_changed(consumer_t* c) noexcept nogil
 cdef void consumer_settled(consumer_t* c, pending_t* p) noexcept nogil
 cdef bint consumer_interest(consumer_t* c) noexcept nogil
+cdef void consumer_told(consumer_t* c) noexcept nogil
+cdef void consumer_watch(consumer_t* c) noexcept nogil
+cdef void consumer_refused(consumer_t* c) noexcept nogil
 cdef void consumer_expire_all(consumer_t* c) noexcept nogil
 cdef bint consumer_needs(consumer_t* c, uint64_t seq, const char* subject, uint32_t n) noexcept nogil
 cdef void consumer_status(consumer_t* c, const char* reply, uint32_t reply_bytes, const char* line,

@@ -244,6 +244,7 @@ cdef void consumer_free(consumer_t* c) noexcept nogil:
     cdef waiting_ack_t* following
     cdef uint32_t i
     forget_letters(h, c)
+    unwatch(c)
     unlink_run(c)
     timer_remove(c)
     while c.dirty and dirty[0] != NULL:
@@ -292,8 +293,38 @@ cdef bint consumer_interest(consumer_t* c) noexcept nogil:
     if interest != c.active:
         c.active = interest
         c.used_ns = h.now_ns
-    c.interest_next_ns = h.now_ns + (INTEREST_WATCH_MS if interest else INTEREST_POLL_MS) * <uint64_t>MILLISECOND_NS
+    c.told = False
+    c.interest_next_ns = 0
+    if c.watch == NULL:
+        c.interest_next_ns = h.now_ns + (INTEREST_WATCH_MS if interest else INTEREST_POLL_MS) * <uint64_t>MILLISECOND_NS
     return interest
+
+
+cdef void consumer_told(consumer_t* c) noexcept nogil:
+    """Interest in its subject may have changed: it looks before the flush."""
+    c.told = True
+    consumer_wake(c)
+
+
+cdef void consumer_watch(consumer_t* c) noexcept nogil:
+    """Be told of interest in the subject that it delivers to now, and no more of the one before."""
+    cdef hub_t* h = c.hub
+    unwatch(c)
+    if h.host.watch != NULL and c.settings.push:
+        c.watch = h.host.watch(h.host.context, c.stream.account, c.deliver.bytes, c.deliver.n, c)
+
+
+cdef void unwatch(consumer_t* c) noexcept nogil:
+    if c.watch != NULL:
+        c.hub.host.unwatch(c.hub.host.context, c.watch)
+        c.watch = NULL
+
+
+cdef void consumer_refused(consumer_t* c) noexcept nogil:
+    """Push: nobody took a message. When there is interest all the same (it is just going, or coming), it is tried again."""
+    if consumer_interest(c):
+        c.active = False
+        c.interest_next_ns = c.hub.now_ns + INTEREST_POLL_MS * <uint64_t>MILLISECOND_NS
 
 
 cdef void consumer_start(consumer_t* c) noexcept nogil:
@@ -308,6 +339,7 @@ cdef void consumer_start(consumer_t* c) noexcept nogil:
         c.window_bytes = c.window_bytes_max // 16
     if c.settings.push:
         c.active = True
+        consumer_watch(c)
         consumer_interest(c)
         if c.settings.heartbeat_ns:
             c.heartbeat_next_ns = h.now_ns + c.settings.heartbeat_ns

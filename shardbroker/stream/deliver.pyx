@@ -17,7 +17,7 @@ from shardbroker.store.model cimport LOG_MORE, LOG_OK, log_view_t
 from shardbroker.stream.acks cimport acks_on_message
 from shardbroker.stream.consumer cimport (
     ACK_NONE, EVENT_INACTIVE, EVENT_RESUMED, EVENT_SAVE, FLOW_ID_BYTES, LETTER_ACK, LETTER_FLOW, LETTER_REQUEST,
-    MILLISECOND_NS, RETENTION_LIMITS, consumer_changed, consumer_heartbeat, consumer_interest, consumer_schedule,
+    MILLISECOND_NS, RETENTION_LIMITS, consumer_changed, consumer_heartbeat, consumer_interest, consumer_refused, consumer_schedule,
     consumer_status, consumer_t, consumer_wake, count_new, entry_changed, entry_due, entry_terminated, hub_event,
     hub_next_ns, hub_t, letter_size, letter_t, request_t, retained_settle, retained_settled, retained_t, timer_remove)
 from shardbroker.stream.pending cimport pending_add, pending_due, pending_last_ns, pending_t, pending_wait
@@ -256,8 +256,7 @@ cdef int deliver(consumer_t* c, log_view_t* v, pending_t* again, uint64_t* bytes
             n = h.host.publish(h.host.context, c.stream.account, c.deliver.bytes, c.deliver.n, v.subject, v.subject_bytes,
                                reply, reply_bytes, v.header_bytes, v.payload, v.payload_bytes, v.tail, v.tail_bytes, &behind)
             if n == 0:
-                consumer_interest(c)
-                c.active = False        # whatever interest says: nobody took it; asked again at the next poll
+                consumer_refused(c)
                 return NOBODY
             break
         n = h.host.publish(h.host.context, c.stream.account, r.reply, r.reply_bytes, v.subject, v.subject_bytes,
@@ -299,6 +298,8 @@ cdef bint consumer_run(consumer_t* c) noexcept nogil:
     cdef uint64_t bytes = 0
     cdef uint32_t n = 0
     cdef int status, done
+    if c.told:
+        consumer_interest(c)
     count_new(c)
     c.hold_until_ns = c.hold_until_ns if c.hold_until_ns > h.now_ns else 0
     while True:
@@ -376,7 +377,7 @@ cdef void on_timer(consumer_t* c) noexcept nogil:
     if c.requests_next_ns and c.requests_next_ns <= h.now_ns:
         requests_sweep(c, True)
     if c.settings.push:
-        if c.interest_next_ns <= h.now_ns:
+        if c.interest_next_ns and c.interest_next_ns <= h.now_ns:
             consumer_interest(c)
         if c.heartbeat_next_ns and c.heartbeat_next_ns <= h.now_ns:
             if c.active:

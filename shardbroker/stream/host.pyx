@@ -12,10 +12,11 @@ from shardbroker.hot.connection cimport garbage
 from shardbroker.hot.engine cimport Engine, engine_hook, engine_interest, engine_publish
 from shardbroker.hot.model cimport account_t, connection_t, subscription_t
 from shardbroker.hot.sink cimport sink_free, sink_new_in, sink_subscribe
-from shardbroker.hot.state cimport engine_t, message_t
+from shardbroker.hot.state cimport engine_t, message_t, watch_t
+from shardbroker.hot.watch cimport watch_add, watch_remove
 from shardbroker.stream.capture cimport Capture, stream_t, stream_touch
 from shardbroker.stream.consumer cimport (
-    LETTER_ACK, LETTER_FLOW, LETTER_LEVEL, LETTER_REQUEST, consumer_t, host_t, hub_post, hub_t, retained_on_purged,
+    LETTER_ACK, LETTER_FLOW, LETTER_LEVEL, LETTER_REQUEST, consumer_t, consumer_told, host_t, hub_post, hub_t, retained_on_purged,
     retained_on_removed, retained_on_stored, retained_t, retained_wants)
 from shardbroker.stream.consumer_model import API_LEVEL
 from shardbroker.stream.deliver cimport hub_run
@@ -36,6 +37,18 @@ cdef uint32_t publish(void* context, void* account, const char* subject, uint32_
 
 cdef bint interest(void* context, void* account, const char* subject, uint32_t subject_bytes) noexcept nogil:
     return engine_interest(<engine_t*>context, <account_t*>account, subject, subject_bytes)
+
+
+cdef void told(void* consumer) noexcept nogil:
+    consumer_told(<consumer_t*>consumer)
+
+
+cdef void* watch(void* context, void* account, const char* subject, uint32_t subject_bytes, consumer_t* c) noexcept nogil:
+    return watch_add(<engine_t*>context, <account_t*>account, subject, subject_bytes, told, c)
+
+
+cdef void unwatch(void* context, void* watch) noexcept nogil:
+    watch_remove(<engine_t*>context, <watch_t*>watch)
 
 
 cdef void keep_garbage(void* context, void* block) noexcept nogil:
@@ -139,6 +152,8 @@ cdef class EngineHub(Hub):
         host.context = &engine.e
         host.publish = publish
         host.interest = interest
+        host.watch = watch
+        host.unwatch = unwatch
         host.garbage = keep_garbage
         host.announce = announce
         host.clock = clocks

@@ -19,7 +19,7 @@ from shardbroker.stream.consumer cimport (
     EVENT_REQUEST, EVENT_RESUMED, EVENT_SAVE, EVENT_TERMINATED, LETTER_ACK, LETTER_FLOW, LETTER_REQUEST,
     RETENTION_INTEREST, RETENTION_LIMITS, RETENTION_WORK_QUEUE, consumer_advance, consumer_changed,
     consumer_expire_all, consumer_free, consumer_interest, consumer_needs, consumer_new, consumer_recount,
-    consumer_schedule, consumer_set_waits, consumer_start, consumer_status, consumer_t, consumer_wake, count_new,
+    consumer_schedule, consumer_set_waits, consumer_start, consumer_status, consumer_t, consumer_wake, consumer_watch, count_new,
     event_t, host_t, hub_free, hub_init, hub_post, hub_refresh, retained_on_purged, retained_on_removed,
     retained_on_stored, retained_settled, retained_wants, settings_t, text_t)
 from shardbroker.stream.pending cimport (
@@ -410,6 +410,7 @@ cdef class Consumer:
     def set_deliver(self, bytes subject):
         """Push: deliver elsewhere from now on; what is pending is delivered there again."""
         set_text(&self.open().deliver, subject)
+        consumer_watch(self.c)
         consumer_expire_all(self.c)
         consumer_interest(self.c)
         consumer_wake(self.c)

@@ -31,6 +31,8 @@ cdef class ProbeHub(Hub):
         host.context = <void*>self
         host.publish = publish
         host.interest = interest
+        host.watch = NULL
+        host.unwatch = NULL
         host.garbage = garbage
         host.announce = announce
         host.clock = clock

@@ -350,6 +350,45 @@ def test_push(js: Broker, name: str) -> None:
     run(test, js, name)
 
 
+@pytest.mark.parametrize(("subject", "group"), [("{}.here", ""), ("{}.*", ""), ("{}.here", "g"), ("{}.>", "g")])
+def test_push_starts_and_stops_with_who_listens(js: Broker, name: str, subject: str, group: str) -> None:
+    """On whatever shard: clients come one after the other, so that every shard has its turn. Nobody asks for the info, which
+    would look for interest itself."""
+
+    async def test(b: Bench) -> None:
+        to = f"_to.{name}"
+        others = [await nats.connect(f"nats://127.0.0.1:{js.port}", allow_reconnect=False) for _ in range(5)]
+        try:
+            await b.stream()
+            given = {"deliver_group": group} if group else {}
+            await b.make(deliver_subject=f"{to}.here", ack_policy="none", **given)
+            for number, client in enumerate([*others, *others]):
+                # Stored while nobody listens, and not lost.
+                await b.js.publish(f"{name}.a", b"%d" % number)
+                sub = await client.subscribe(subject.format(to), queue=group)
+                assert (await sub.next_msg(timeout=SECONDS)).data == b"%d" % number
+                await b.js.publish(f"{name}.a", b"more")
+                assert (await sub.next_msg(timeout=SECONDS)).data == b"more"
+                await sub.unsubscribe()
+                await client.flush(10)
+            assert "push_bound" not in await b.info()
+            # A connection that ends has no time to say UNSUB.
+            sub = await others[0].subscribe(subject.format(to), queue=group)
+            await others[0].flush(10)
+            await b.js.publish(f"{name}.a", b"one")
+            assert (await sub.next_msg(timeout=SECONDS)).data == b"one"
+            await others[0].close()
+            await b.until(lambda info: "push_bound" not in info)
+            await b.js.publish(f"{name}.a", b"two")
+            sub = await others[1].subscribe(subject.format(to), queue=group)
+            assert (await sub.next_msg(timeout=SECONDS)).data == b"two"
+        finally:
+            for client in others:
+                await client.close()
+
+    run(test, js, name)
+
+
 def test_push_to_a_queue_group(js: Broker, name: str) -> None:
     async def test(b: Bench) -> None:
         await b.stream()

@@ -1,0 +1,1 @@
+"""Types of watch.pyx: nothing is visible from Python."""
