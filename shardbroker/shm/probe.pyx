@@ -4,6 +4,7 @@
 Races show at native speed, not at Python's. Every loop runs without the GIL, in one of two or more processes.
 """
 from libc.stdint cimport uint32_t, uint64_t
+from posix.time cimport CLOCK_MONOTONIC, clock_gettime, time_t, timespec
 
 from shardbroker.shm.atomics cimport load_relaxed_u32
 from shardbroker.shm.directory cimport Directory, directory_add, directory_remove, directory_shards
@@ -29,6 +30,11 @@ cdef extern from *:
     static inline void sb_spin_turn(void) { __asm__ __volatile__("" ::: "memory"); }
     """
     void spin_turn "sb_spin_turn"() noexcept nogil
+
+
+cdef enum:
+    GONE_SECONDS = 60                   # the other process is taken for dead
+    ENOUGH = 4                          # word: the last round is over
 
 
 cdef inline uint64_t mix(uint64_t x) noexcept nogil:
@@ -196,16 +202,27 @@ cdef inline bint say(RingWriter writer, uint64_t word) noexcept nogil:
     return ring_publish(&writer.w)
 
 
+cdef inline time_t seconds_now() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return now.tv_sec
+
+
 cdef inline uint64_t hear(RingReader reader) noexcept nogil:
-    """Wait for the next record: its word, or all ones when the ring is corrupt or nothing comes for a long time."""
+    """Wait for the next record: its word, or all ones when the ring is corrupt or nothing comes for GONE_SECONDS."""
     cdef record_view view
     cdef uint64_t tries = 0
-    cdef int got = 0
-    while got == 0 and tries < 10000000:
-        got = ring_next(&reader.r, &view)
+    cdef int got = ring_next(&reader.r, &view)
+    cdef time_t until = 0
+    while got == 0:
         tries += 1
         if tries & 1023 == 0:
             sched_yield()
+            if until == 0:
+                until = seconds_now() + GONE_SECONDS
+            elif seconds_now() > until:
+                break
+        got = ring_next(&reader.r, &view)
     if got != 1:
         return ~<uint64_t> 0
     tries = (<uint64_t *> view.body)[0]
@@ -213,8 +230,9 @@ cdef inline uint64_t hear(RingReader reader) noexcept nogil:
     return tries
 
 
-def wake_race(RingWriter writer, RingReader reader, Doorbell sleeper, uint64_t rounds, bint wakes):
-    """The two halves of the doorbell against each other, without system calls: returns rounds that would sleep for ever.
+def wake_race(RingWriter writer, RingReader reader, Doorbell sleeper, uint64_t rounds, bint wakes, time_t seconds):
+    """The two halves of the doorbell against each other, without system calls. Returns (rounds that would sleep for ever,
+    rounds), of which there are fewer when the waker's seconds are over: where others use the processors, each takes long.
 
     In each round one side publishes, fences and looks at the flag (wakes=True); the other sets the flag, fences and
     looks at the ring. That neither sees the other is what the fences forbid; it is counted by the sleeper.
@@ -224,8 +242,13 @@ def wake_race(RingWriter writer, RingReader reader, Doorbell sleeper, uint64_t r
     cdef uint64_t spin
     cdef uint64_t word = 0
     cdef bint saw
+    cdef time_t until = seconds_now() + seconds
     with nogil:
         for number in range(rounds):
+            if wakes and number & 1023 == 0 and seconds_now() >= until:
+                say(writer, ENOUGH)
+                rounds = number
+                break
             for spin in range(mix(number + wakes * rounds) & 255):  # no-cython-lint
                 spin_turn()
             if wakes:
@@ -238,16 +261,20 @@ def wake_race(RingWriter writer, RingReader reader, Doorbell sleeper, uint64_t r
                 doorbell_set_asleep(sleeper.slot)
                 saw = ring_readable(&reader.r)
                 word = hear(reader)
+                if word == ENOUGH:
+                    rounds = number
+                    doorbell_awake(sleeper.slot)
+                    break
                 if word == 2:
                     word = hear(reader)
                     lost += word == 0 and not saw
                 doorbell_awake(sleeper.slot)
                 say(writer, 3)
-            if word > 3:
+            if word > ENOUGH:
                 break
-    if word > 3:
+    if word > ENOUGH:
         raise AssertionError(f"stopped in round {number} of {rounds}: the other side is gone")
-    return lost
+    return lost, rounds
 
 
 def hammer(Directory directory, uint32_t shard, uint64_t seed, uint64_t operations, uint64_t keys):

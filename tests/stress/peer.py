@@ -72,8 +72,8 @@ def main(action: str, fd: int, *arguments: str) -> None:
     elif action == "sleep":
         rounds, processor = numbers
         os.sched_setaffinity(0, {processor})
-        print(probe.wake_race(RingWriter(segment.map, 1, 0), RingReader(segment.map, 0, 1),
-                              Doorbell(segment.map, 1, -1), rounds, False))
+        print(*probe.wake_race(RingWriter(segment.map, 1, 0), RingReader(segment.map, 0, 1),
+                               Doorbell(segment.map, 1, -1), rounds, False, 0))
     elif action == "hammer":
         print(*probe.hammer(Directory(segment.map), *numbers))
 

@@ -85,7 +85,7 @@ def test_no_wake_up_is_lost() -> None:
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="two processors are needed to race")
 def test_publish_and_sleep_cannot_miss_each_other() -> None:
     """The litmus test of the doorbell's two fences: either the waker sees the flag or the sleeper the record."""
-    rounds = 1_000_000
+    rounds, seconds = 1_000_000, 10
     allowed = os.sched_getaffinity(0)
     with Segment.create(2, 4096, 4096, TINY_LEVELS) as segment:
         ends = (RingWriter(segment.map, 0, 1), RingReader(segment.map, 1, 0), Doorbell(segment.map, 1, -1))
@@ -93,8 +93,9 @@ def test_publish_and_sleep_cannot_miss_each_other() -> None:
             os.sched_setaffinity(0, {min(allowed)})
             try:
                 go(processes)
-                probe.wake_race(*ends, rounds, True)
-                assert results(processes) == ["0"]
+                _, done = probe.wake_race(*ends, rounds, True, seconds)
+                assert results(processes) == [f"0 {done}"]
+                assert done > 0
             finally:
                 os.sched_setaffinity(0, allowed)
         del ends
