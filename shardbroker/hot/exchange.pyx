@@ -318,9 +318,10 @@ cdef void await_answers(engine_t* e, account_t* a) noexcept nogil:
 
 
 cdef uint32_t forward(engine_t* e, account_t* asker, account_t* answerer, connection_t* c, const char* subject, uint32_t n,
-                      const char* reply, uint32_t reply_bytes, int32_t header_bytes, const char* payload,
-                      uint32_t payload_bytes, int type, uint64_t lasts_ns, uint32_t depth) noexcept nogil:
-    """Publish in another account, with a reply subject that leads back. To how many it went."""
+                      const char* shown, uint32_t shown_bytes, const char* reply, uint32_t reply_bytes,
+                      int32_t header_bytes, const char* payload, uint32_t payload_bytes, int type, uint64_t lasts_ns,
+                      uint32_t depth) noexcept nogil:
+    """Publish in another account, with a reply subject that leads back. To how many it went. shown: as in engine_publish."""
     cdef char back[64]
     cdef const char* back_at = back
     cdef uint32_t back_bytes = 0
@@ -341,7 +342,8 @@ cdef uint32_t forward(engine_t* e, account_t* asker, account_t* answerer, connec
         hex_put(back + e.answer_prefix_bytes, key, KEY_BYTES)
         back_bytes = e.answer_prefix_bytes + KEY_BYTES
     e.importing = True
-    delivered = engine_publish_on(e, answerer, subject, n, NULL, 0, back_at, back_bytes, header_bytes, payload, payload_bytes)
+    delivered = engine_publish_on(e, answerer, subject, n, shown, shown_bytes, back_at, back_bytes, header_bytes, payload,
+                                  payload_bytes)
     e.importing = importing
     if answerer.services_count and depth < CHAIN_MAX:
         delivered += exchange_request(e, answerer, c, subject, n, back_at, back_bytes, header_bytes, payload, payload_bytes,
@@ -444,7 +446,7 @@ cdef uint32_t exchange_request(engine_t* e, account_t* a, connection_t* c, const
         headers = header_bytes
         size = payload_bytes
         text = with_info(c, a, &headers, payload, &size)
-        delivered += forward(e, a, made.exporter, c, name, there_bytes, reply, reply_bytes, headers, text, size,
+        delivered += forward(e, a, made.exporter, c, name, there_bytes, NULL, 0, reply, reply_bytes, headers, text, size,
                              made.response_type, made.response_ns, depth)
         free(text)
         free(name)
@@ -458,6 +460,8 @@ cdef void answer_arrived(engine_t* e, message_t* m, subscription_t* sub, void* c
     cdef uint64_t key
     cdef response_t* r
     cdef answer_t* answer
+    cdef char* at
+    cdef uint32_t shown_bytes = m.shown_bytes if m.shown != NULL else 0
     if (m.subject_bytes != e.answer_prefix_bytes + KEY_BYTES
             or not hex_get(m.subject + e.answer_prefix_bytes, KEY_BYTES, &key)):
         return
@@ -465,7 +469,7 @@ cdef void answer_arrived(engine_t* e, message_t* m, subscription_t* sub, void* c
     if r == NULL or r.answerer != m.account:
         return
     if r.expires_ns > e.now_ns:
-        answer = <answer_t*>mem_alloc(sizeof(answer_t) + r.reply_bytes + m.reply_bytes + m.payload_bytes + 1)
+        answer = <answer_t*>mem_alloc(sizeof(answer_t) + <size_t>r.reply_bytes + shown_bytes + m.reply_bytes + m.payload_bytes + 1)
         answer.next = NULL
         answer.asker = r.asker
         answer.answerer = r.answerer
@@ -473,12 +477,18 @@ cdef void answer_arrived(engine_t* e, message_t* m, subscription_t* sub, void* c
         answer.type = r.type
         answer.lasts_ns = r.lasts_ns
         answer.subject_bytes = r.reply_bytes
+        answer.shown_bytes = shown_bytes
         answer.reply_bytes = m.reply_bytes
         answer.header_bytes = m.header_bytes
         answer.payload_bytes = m.payload_bytes
-        memcpy(answer.text, r.reply, r.reply_bytes)
-        memcpy(answer.text + r.reply_bytes, m.reply, m.reply_bytes)
-        memcpy(answer.text + r.reply_bytes + m.reply_bytes, m.payload, m.payload_bytes)
+        at = answer.text
+        memcpy(at, r.reply, r.reply_bytes)
+        at += r.reply_bytes
+        # What a stream delivers is seen under the subject that it was stored under.
+        memcpy(at, m.shown, shown_bytes)
+        at += shown_bytes
+        memcpy(at, m.reply, m.reply_bytes)
+        memcpy(at + m.reply_bytes, m.payload, m.payload_bytes)
         if e.answers_last == NULL:
             e.answers_first = answer
         else:
@@ -502,14 +512,18 @@ cdef uint64_t exchange_hook(engine_t* e, void* context) noexcept nogil:
     cdef answer_t* answer
     cdef response_t* r
     cdef uint32_t delivered
+    cdef char* shown
+    cdef char* reply
     while e.answers_first != NULL:
         answer = e.answers_first
         e.answers_first = answer.next
         if e.answers_first == NULL:
             e.answers_last = NULL
+        shown = answer.text + answer.subject_bytes
+        reply = shown + answer.shown_bytes
         delivered = forward(e, answer.answerer, answer.asker, NULL, answer.text, answer.subject_bytes,
-                            answer.text + answer.subject_bytes, answer.reply_bytes, answer.header_bytes,
-                            answer.text + answer.subject_bytes + answer.reply_bytes, answer.payload_bytes, answer.type,
+                            shown if answer.shown_bytes else NULL, answer.shown_bytes, reply, answer.reply_bytes,
+                            answer.header_bytes, reply + answer.reply_bytes, answer.payload_bytes, answer.type,
                             answer.lasts_ns, CHAIN_MAX)
         e.stall_publisher = False
         e.spilled_now = 0

@@ -139,10 +139,11 @@ cdef struct answer_t:
     uint64_t lasts_ns
     int type
     uint32_t subject_bytes
+    uint32_t shown_bytes                # 0: receivers see the subject
     uint32_t reply_bytes
     int32_t header_bytes
     uint32_t payload_bytes
-    char text[1]                        # subject, reply, payload
+    char text[1]                        # subject, the one to show, reply, payload
 
 cdef struct engine_t
 

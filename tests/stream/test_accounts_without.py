@@ -60,7 +60,8 @@ def test_no_streams_here_and_streams_of_another(tmp_path: Path, workers: int) ->
         durable = {"stream_name": "S", "config": {"durable_name": "D", "name": "D", "ack_policy": "explicit"}}
         assert (await ask(c, "of.a.CONSUMER.CREATE.S.D", durable))["name"] == "D"
         message = await Asker(c).next_message("of.a.CONSUMER.MSG.NEXT.S.D")
-        assert message.data == b"one"
+        # Under the subject that it was stored under, not the inbox it came to: by that clients tell messages from statuses.
+        assert (message.subject, message.data) == ("s", b"one")
         # Not a reply subject for this one answer: clients read the place in the stream out of it.
         assert message.metadata.sequence.stream == 1
         assert (await ask(c, "of.a.CONSUMER.INFO.S.D"))["num_ack_pending"] == 1
