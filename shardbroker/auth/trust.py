@@ -30,7 +30,7 @@ from shardbroker.auth.claims import (
 )
 from shardbroker.auth.gate import Bearer, Identity, Login, Refusal, check_signature
 from shardbroker.auth.imports import ImportProblem, check_import
-from shardbroker.auth.jwt import JwtError
+from shardbroker.auth.jwt import JwtError, decode
 from shardbroker.auth.model import Account, Export, Import, OperatorMode
 from shardbroker.auth.resolver import AccountStore, DirectoryStore, MemoryStore
 from shardbroker.auth.templates import Subjects, fill
@@ -111,6 +111,19 @@ class AccountBook(Map[str, Account]):
             except (ImportProblem, TransformError, KeyError):
                 continue
         return replace(account, imports=tuple(good))
+
+    def imports_until(self, name: str, now: float) -> float:
+        """When the next activation token of an account's imports begins or ends, seconds since 1970; 0: never."""
+        claims = self.claims(name, now)
+        moments: set[int] = set()
+        for made in claims.account.imports if claims is not None else ():
+            if made.token:
+                try:
+                    activation = decode(made.token, "activation")
+                except JwtError:
+                    continue
+                moments |= {activation.expires, activation.not_before}
+        return min((moment for moment in moments if moment > now), default=0)
 
     # -- as a mapping --
 

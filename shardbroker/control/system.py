@@ -28,7 +28,9 @@ from shardbroker.monitor.query import (
 )
 from shardbroker.monitor.source import Statistics
 from shardbroker.monitor.times import rfc3339
-from shardbroker.shard.system import ServerInfo, event_head
+from shardbroker.shard.events import event_head
+from shardbroker.shard.latency import Measurement, report
+from shardbroker.shard.system import ServerInfo
 from shardbroker.shm.layout import SegmentMap
 
 ANSWER_SECONDS: Final = 2.0
@@ -89,7 +91,10 @@ class Requests:
 
     def on_message(self, shard: int, message: Message) -> None:
         """A shard's word; `op` begins with system_."""
-        work = {"system_conns": self._conns_event, "system_statsz": self._statsz_event}.get(message["op"], self._answer)
+        others = {
+            "system_conns": self._conns_event, "system_statsz": self._statsz_event, "system_latency": self._latency,
+        }  # fmt: skip
+        work = others.get(message["op"], self._answer)
         task = asyncio.get_running_loop().create_task(work(shard, message))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -295,6 +300,16 @@ class Requests:
 
     async def _conns_event(self, shard: int, message: Message) -> None:
         self._send(shard, message["subject"], await self._conns(message["account"]), self._system())
+
+    async def _latency(self, shard: int, message: Message) -> None:
+        """Of a service whose answer came from another shard: who that was."""
+        made = Measurement.from_plain(message["measurement"])
+        assert made.responder is not None
+        where, slot, client_id = made.responder
+        query = {"slot": slot, "client_id": client_id, "server": self._server.name}
+        found = await self._source.ask(where, "describe", query)
+        body = report(made, found["client"] if found is not None else {})
+        self._send(shard, made.subject.decode("latin-1"), body, made.account.decode())
 
     # -- commands --
 

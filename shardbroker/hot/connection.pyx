@@ -75,6 +75,7 @@ cdef void connection_free(engine_t* e, connection_t* c) noexcept nogil:
     free(c.partial)
     sids_free(c)
     free(c.first_pong_info)
+    free(c.info)
     e.connections[c.slot] = NULL
     e.slots_free[e.slots_free_count] = c.slot
     e.slots_free_count += 1

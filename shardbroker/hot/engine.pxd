@@ -47,6 +47,7 @@ cdef class Engine:
     cdef tuple rings                    # RingWriters and RingReaders, which own the mappings
     cdef list sinks                     # addresses of the sinks of Python's own, None for one that was closed
     cdef object prefixes
+    cdef object introduced              # what e.describe, e.traced and e.server_name point to
     cdef dict permissions               # auth.model.Permissions -> address of the permissions_t made of them
     cdef Py_ssize_t permissions_kept
     cdef object _settings

@@ -83,12 +83,19 @@ class Engine:
         max_subscriptions: int = -1,
     ) -> None: ...
     # mappings: (source, [(percent up to this one, Transform)]). imports: (is a service, exporter, local pattern, pattern
-    # there, Transform to local or None, Transform to there or None, response type 0 singleton 1 stream 2 chunked, its ns)
+    # there, Transform to local or None, Transform to there or None, response type 0 singleton 1 stream 2 chunked, its ns, how
+    # much is told of who asks (person.pxd TELL_), where reports of its latency go or b"", percent that are measured)
     def set_account(
         self,
         name: bytes,
         mappings: list[tuple[bytes, list[tuple[int, Transform]]]],
-        imports: list[tuple[bool, bytes, bytes, bytes, Transform | None, Transform | None, int, int]],
+        imports: list[tuple[bool, bytes, bytes, bytes, Transform | None, Transform | None, int, int, int, bytes, int]],
+    ) -> None: ...
+    def introduce(
+        self,
+        server_name: bytes,
+        describe: Callable[[int, int], bytes],
+        traced: Callable[[bytes], bytes | None],
     ) -> None: ...
     def limit(self, slot: int, client_id: int, max_payload: int, max_subscriptions: int) -> bool: ...
     def restrict(

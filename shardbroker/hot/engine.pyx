@@ -43,6 +43,7 @@ from shardbroker.hot.parser cimport (
 from shardbroker.hot.permissions cimport (
     patterns_add, permissions_free, permissions_new, permissions_overlap, permissions_publish, permissions_ready,
     permissions_subscribe)
+from shardbroker.hot.person cimport person_forget
 from shardbroker.hot.reasons cimport (
     REASON_AUTHENTICATION_TIMEOUT, REASON_AUTHENTICATION_VIOLATION, REASON_MAX_CONNECTIONS_EXCEEDED,
     REASON_MAX_CONTROL_LINE_EXCEEDED, REASON_MAX_PAYLOAD_EXCEEDED, REASON_PARSE_ERROR, REASON_PROTOCOL_VIOLATION,
@@ -54,8 +55,8 @@ from shardbroker.hot.sids cimport sid_add, sid_at, sid_find, sids_end
 from shardbroker.hot.sink cimport (
     sink_free, sink_new_in, sink_subscribe, sink_to_events, sink_unsubscribe, sinks_free_dead)
 from shardbroker.hot.state cimport (
-    ARENA_BYTES, ARENA_FLUSH_BYTES, DIRTY_FLUSH_BYTES, EVENT_ATTENTION, EVENT_CLOSED, EVENT_CONNECT, EVENT_LOG,
-    EVENT_MESSAGE, EVENT_NOTE, EVENT_OUTPUT_END, EVENT_PEER, EVENT_REQUEST, EVENT_SNAPSHOTS_COMPLETE, EVENT_TRACE,
+    ARENA_BYTES, ARENA_FLUSH_BYTES, DIRTY_FLUSH_BYTES, EVENT_ATTENTION, EVENT_CLOSED, EVENT_CONNECT, EVENT_LATENCY,
+    EVENT_LOG, EVENT_MESSAGE, EVENT_NOTE, EVENT_OUTPUT_END, EVENT_PEER, EVENT_REQUEST, EVENT_SNAPSHOTS_COMPLETE, EVENT_TRACE,
     REDRAWS_MAX, REFERENCE_BYTES, SHARDS_MAX, engine_t, event_t, hook_function_t, message_t, peer_t, receipt_t)
 from shardbroker.hot.sublist cimport (
     SUBJECT_INVALID, match_t, member_at, route_build, routes_drop_idle, routes_free_dead, subject_check,
@@ -93,7 +94,7 @@ CONNECTION_FIELDS = (
 EVENTS = {"connect": EVENT_CONNECT, "closed": EVENT_CLOSED, "log": EVENT_LOG, "trace": EVENT_TRACE,
           "snapshots_complete": EVENT_SNAPSHOTS_COMPLETE,
           "request": EVENT_REQUEST, "message": EVENT_MESSAGE, "peer": EVENT_PEER, "note": EVENT_NOTE,
-          "attention": EVENT_ATTENTION, "output_end": EVENT_OUTPUT_END}
+          "attention": EVENT_ATTENTION, "output_end": EVENT_OUTPUT_END, "latency": EVENT_LATENCY}
 FEED_SLACK = SB_SLACK
 
 
@@ -368,7 +369,7 @@ cdef bint on_pub_odd(engine_t* e, connection_t* c, const operation_t* op, messag
         if reserved(e, c, m, op):
             return False
         m.delivered = exchange_request(e, c.account, c, m.subject, m.subject_bytes, op.reply, op.reply_bytes,
-                                       op.header_bytes, op.payload, op.payload_bytes, 0)
+                                       op.header_bytes, op.payload, op.payload_bytes, NULL, 0)
     return True
 
 
@@ -669,7 +670,7 @@ cdef uint32_t engine_publish(engine_t* e, account_t* a, const char* subject, uin
                                                 header_bytes, payload, payload_bytes)
     if sb_unlikely(a.services_count):
         delivered += exchange_request(e, a, NULL, subject, subject_bytes, reply, reply_bytes, header_bytes, payload,
-                                      payload_bytes, 0)
+                                      payload_bytes, NULL, 0)
     e.publish_behind = e.stall_publisher or e.spilled_now != 0
     e.stall_publisher = False
     e.spilled_now = 0
@@ -1220,6 +1221,17 @@ cdef object message_tuple(event_t* v, bytes text):
             text[body_at:])
 
 
+cdef object latency_tuple(event_t* v, bytes text):
+    """(kind, status, account, subject of reports, who asks, headers that wanted it (both JSON), ns since the request, round trip
+    of who asks, (shard, slot, client id) of who answered or None)."""
+    cdef size_t person_at = v.values[0]
+    cdef size_t why_at = person_at + v.values[1]
+    cdef account_t* a = <account_t*>v.values[4]
+    responder = (v.values[5], v.slot, v.client_id) if v.client_id else None
+    return (v.kind, v.number, a.name[:a.name_bytes], text[:person_at], text[person_at:why_at], text[why_at:], v.values[2],
+            v.values[3], responder)
+
+
 # Subjects of the broker's own services, one set for each process: what is intercepted, and what is not though it begins
 # like it. Set once at start.
 cdef char prefix_text[PREFIXES_MAX][PREFIX_BYTES_MAX]
@@ -1597,6 +1609,7 @@ cdef class Engine:
         cdef permissions_t* p = self.permissions_of(permissions)
         if c == NULL or c.flags & CONNECTION_CLOSING:
             return
+        person_forget(c)
         if c.account != a:
             self.drop_subscriptions(slot, client_id)
             c.account.connections -= 1
@@ -1626,6 +1639,16 @@ cdef class Engine:
                 if a.mapped:
                     c.flags |= CONNECTION_MAPPED
 
+    def introduce(self, bytes server_name, describe, traced):
+        """What imports need to tell who asks and to measure: see person.pyx and latency.pyx. server_name: as JSON.
+        describe(slot, client id): members of a JSON object. traced(headers): those that want a measurement, as JSON, or None.
+        """
+        self.introduced = (server_name, describe, traced)
+        self.e.server_name = server_name
+        self.e.server_name_bytes = <uint32_t>len(server_name)
+        self.e.describe = <void*>describe
+        self.e.traced = <void*>traced
+
     def limit(self, uint32_t slot, uint64_t client_id, int64_t max_payload, int64_t max_subscriptions):
         """The limits of one connection, negative: those of the broker only. Whether it keeps to the number of subscriptions."""
         cdef connection_t* c = self.find(slot, client_id)
@@ -1650,6 +1673,7 @@ cdef class Engine:
         removed = []
         if c == NULL or c.flags & CONNECTION_CLOSING:
             return removed
+        person_forget(c)
         connection_restrict(&self.e, c, p)
         if p == NULL:
             return removed
@@ -1996,6 +2020,8 @@ cdef class Engine:
                 out.append(message_tuple(v, text))
             elif v.kind == EVENT_PEER:
                 out.append((v.kind, v.number, text))
+            elif v.kind == EVENT_LATENCY:
+                out.append(latency_tuple(v, text))
             elif v.kind == EVENT_LOG:
                 out.append((v.kind, v.number, v.slot, v.client_id, text))
             else:

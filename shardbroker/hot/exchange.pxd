@@ -9,7 +9,7 @@ Home shard only.
 """
 from libc.stdint cimport int32_t, uint32_t, uint64_t
 
-from shardbroker.hot.model cimport account_t, connection_t, subscription_t
+from shardbroker.hot.model cimport account_t, connection_t, import_t, subscription_t
 from shardbroker.hot.state cimport engine_t, message_t
 
 cdef enum:
@@ -24,6 +24,6 @@ cdef bint exchange_unsubscribe(engine_t* e, subscription_t* sub) noexcept nogil
 cdef bint exchange_deliver(engine_t* e, message_t* m, subscription_t* sub) noexcept nogil
 cdef uint32_t exchange_request(engine_t* e, account_t* a, connection_t* c, const char* subject, uint32_t n, const char* reply,
                                uint32_t reply_bytes, int32_t header_bytes, const char* payload, uint32_t payload_bytes,
-                               uint32_t depth) noexcept nogil
+                               const import_t* before, uint32_t depth) noexcept nogil
 cdef int exchange_set(engine_t* e, account_t* a, list imports) except -1
 cdef void shadow_free(subscription_t* sub) noexcept nogil

@@ -15,16 +15,20 @@ from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
 
 from shardbroker.hot.accounts cimport account_named
-from shardbroker.hot.bytes cimport SB_NEVER, sb_digits, sb_hash
+from shardbroker.hot.bytes cimport sb_hash
 from shardbroker.hot.connection cimport bury, garbage
 from shardbroker.hot.deliver cimport deliver_client, deliver_sink
 from shardbroker.hot.engine cimport engine_publish_on
 from shardbroker.hot.interest cimport interest_subscribe, interest_unsubscribe
+from shardbroker.hot.latency cimport (
+    LATENCY_ANSWERED, LATENCY_NOBODY_SERVES, LATENCY_TOO_LATE, latency_begin, latency_end, latency_forget, latency_next_ns,
+    latency_refuse, latency_sweep, latency_wanted, responder_t)
 from shardbroker.hot.memory cimport mem_alloc, mem_zero
 from shardbroker.hot.model cimport (
     CONNECTION_SINK, RESPONSE_SINGLETON, SUBSCRIPTION_CLOSED, SUBSCRIPTION_SHADOW, SUBSCRIPTION_SHADOWED, account_t,
     connection_t, import_t, members_t, response_t, shadow_t, subscription_t)
 from shardbroker.hot.permissions cimport pattern_matches
+from shardbroker.hot.person cimport TELL_ACCOUNT, TELL_SERVER, with_info
 from shardbroker.hot.sink cimport sink_free, sink_new_in, sink_subscribe
 from shardbroker.hot.state cimport answer_t, engine_t, message_t
 from shardbroker.hot.sublist cimport sublist_queue, sublist_subject, sublist_walk
@@ -221,6 +225,13 @@ cdef void response_unlink(engine_t* e, response_t* r) noexcept nogil:
         r.asker.youngest = r.older
 
 
+cdef void response_drop(engine_t* e, response_t* r) noexcept nogil:
+    """It is answered, or nobody waits for it; a report that is due has been made before."""
+    latency_forget(e, r)
+    response_unlink(e, r)
+    free(r)
+
+
 cdef response_t* response_find(engine_t* e, uint64_t key) noexcept nogil:
     cdef response_t* r
     if e.responses_count == 0:
@@ -254,9 +265,8 @@ cdef response_t* response_new(engine_t* e, account_t* asker, account_t* answerer
     """Remember who asks. The oldest of the same account are forgotten when their time is over, or when there are too many."""
     cdef response_t* r
     while asker.oldest != NULL and (asker.oldest.expires_ns <= e.now_ns or asker.responses >= RESPONSES_MAX):
-        r = asker.oldest
-        response_unlink(e, r)
-        free(r)
+        latency_end(e, asker.oldest, LATENCY_TOO_LATE, NULL)
+        response_drop(e, asker.oldest)
     r = <response_t*>mem_alloc(sizeof(response_t) + n)
     memset(r, 0, sizeof(response_t))
     r.asker = asker
@@ -320,8 +330,9 @@ cdef void await_answers(engine_t* e, account_t* a) noexcept nogil:
 cdef uint32_t forward(engine_t* e, account_t* asker, account_t* answerer, connection_t* c, const char* subject, uint32_t n,
                       const char* shown, uint32_t shown_bytes, const char* reply, uint32_t reply_bytes,
                       int32_t header_bytes, const char* payload, uint32_t payload_bytes, int type, uint64_t lasts_ns,
-                      uint32_t depth) noexcept nogil:
-    """Publish in another account, with a reply subject that leads back. To how many it went. shown: as in engine_publish."""
+                      const import_t* made, uint32_t depth) noexcept nogil:
+    """Publish in another account, with a reply subject that leads back. To how many it went. shown: as in engine_publish. made:
+    the import that a request came by; NULL: it is an answer."""
     cdef char back[64]
     cdef const char* back_at = back
     cdef uint32_t back_bytes = 0
@@ -330,6 +341,10 @@ cdef uint32_t forward(engine_t* e, account_t* asker, account_t* answerer, connec
     cdef uint32_t delivered
     cdef bint importing = e.importing
     cdef bint acknowledges = reply_bytes > ACK_BYTES and memcmp(reply, ACK, ACK_BYTES) == 0
+    cdef char* why = NULL
+    cdef uint32_t why_bytes = 0
+    cdef bint measured = (made != NULL and c != NULL and made.results != NULL
+                          and latency_wanted(e, made, header_bytes, payload, &why, &why_bytes))
     if acknowledges:
         # Clients read the place in the stream out of it, and import $JS.ACK.> (client.go processServiceImport).
         back_at = reply
@@ -341,90 +356,31 @@ cdef uint32_t forward(engine_t* e, account_t* asker, account_t* answerer, connec
         memcpy(back, e.answer_prefix, e.answer_prefix_bytes)
         hex_put(back + e.answer_prefix_bytes, key, KEY_BYTES)
         back_bytes = e.answer_prefix_bytes + KEY_BYTES
+        if measured and type == RESPONSE_SINGLETON:
+            latency_begin(e, made, c, r, why, why_bytes)
+    elif measured:
+        latency_refuse(e, made, c, why, why_bytes)
+    free(why)
     e.importing = True
     delivered = engine_publish_on(e, answerer, subject, n, shown, shown_bytes, back_at, back_bytes, header_bytes, payload,
                                   payload_bytes)
     e.importing = importing
     if answerer.services_count and depth < CHAIN_MAX:
         delivered += exchange_request(e, answerer, c, subject, n, back_at, back_bytes, header_bytes, payload, payload_bytes,
-                                      depth + 1)
+                                      made, depth + 1)
     if delivered == 0 and key:
         r = response_find(e, key)
         if r != NULL:
-            response_unlink(e, r)
-            free(r)
+            latency_end(e, r, LATENCY_NOBODY_SERVES, NULL)
+            response_drop(e, r)
     return delivered
-
-
-cdef bint is_info(const char* line, uint32_t n) noexcept nogil:
-    """Whether a header line is Nats-Request-Info, which only the broker may say."""
-    cdef uint32_t i
-    cdef char b
-    if n < 18 or line[17] != c':':
-        return False
-    for i in range(17):
-        b = line[i]
-        if c'A' <= b <= c'Z':
-            b += 32
-        if b != (<const char*>b"nats-request-info")[i]:
-            return False
-    return True
-
-
-cdef char* with_info(connection_t* c, account_t* a, int32_t* header_bytes, const char* payload,
-                     uint32_t* payload_bytes) noexcept nogil:
-    """The payload with a header that says who asks: the account, and the round trip when it is known (getClientInfo)."""
-    cdef uint32_t before = <uint32_t>header_bytes[0] if header_bytes[0] > 0 else 0
-    cdef uint32_t body = payload_bytes[0] - before
-    cdef char* out = <char*>mem_alloc(<size_t>payload_bytes[0] + 6 * <size_t>a.name_bytes + 160)
-    cdef uint32_t length = 0
-    cdef uint32_t at = 0
-    cdef uint32_t end, i
-    cdef char b
-    if before:
-        while at < before:
-            end = at
-            while end + 1 < before and not (payload[end] == c'\r' and payload[end + 1] == c'\n'):
-                end += 1
-            end = end + 2 if end + 1 < before else before
-            if end - at <= 2:
-                break                   # the empty line at the end
-            if not is_info(payload + at, end - at):
-                memcpy(out + length, payload + at, end - at)
-                length += end - at
-            at = end
-    else:
-        memcpy(out, b"NATS/1.0\r\n", 10)
-        length = 10
-    memcpy(out + length, b"Nats-Request-Info: {\"acc\":\"", 27)
-    length += 27
-    for i in range(a.name_bytes):
-        b = a.name[i]
-        if b == c'"' or b == c'\\' or 0 <= b < 32:
-            memcpy(out + length, b"\\u00", 4)
-            hex_put(out + length + 4, <uint64_t><unsigned char>b, 2)
-            length += 6
-        else:
-            out[length] = b
-            length += 1
-    out[length] = c'"'
-    length += 1
-    if c != NULL and c.rtt_ns:
-        memcpy(out + length, b",\"rtt\":", 7)
-        length += 7
-        length += <uint32_t>sb_digits(out + length, c.rtt_ns)
-    memcpy(out + length, b"}\r\n\r\n", 5)
-    length += 5
-    header_bytes[0] = <int32_t>length
-    memcpy(out + length, payload + before, body)
-    payload_bytes[0] = length + body
-    return out
 
 
 cdef uint32_t exchange_request(engine_t* e, account_t* a, connection_t* c, const char* subject, uint32_t n, const char* reply,
                                uint32_t reply_bytes, int32_t header_bytes, const char* payload, uint32_t payload_bytes,
-                               uint32_t depth) noexcept nogil:
-    """Everything that a message published in this account asks of others. To how many it went there."""
+                               const import_t* before, uint32_t depth) noexcept nogil:
+    """Everything that a message published in this account asks of others. To how many it went there. before: the import that
+    it came by; NULL: it was published here."""
     cdef uint32_t i, there_bytes, size
     cdef uint32_t delivered = 0
     cdef import_t* made
@@ -432,6 +388,8 @@ cdef uint32_t exchange_request(engine_t* e, account_t* a, connection_t* c, const
     cdef char* text
     cdef char* name
     cdef int32_t headers
+    cdef int tell
+    cdef account_t* asker = c.account if c != NULL else a
     for i in range(a.services_count):
         made = &a.services[i]
         if not pattern_matches(made.local, made.local_bytes, subject, n):
@@ -445,9 +403,13 @@ cdef uint32_t exchange_request(engine_t* e, account_t* a, connection_t* c, const
         memcpy(name, there, there_bytes)
         headers = header_bytes
         size = payload_bytes
-        text = with_info(c, a, &headers, payload, &size)
+        # What a chain tells of who asks is what its first account shares (client.go processServiceImport).
+        tell = made.tell if before == NULL else before.tell
+        if tell == TELL_ACCOUNT and made.tell != TELL_ACCOUNT:
+            tell = TELL_SERVER
+        text = with_info(e, c, asker, a if before != NULL and asker != a else NULL, tell, &headers, payload, &size)
         delivered += forward(e, a, made.exporter, c, name, there_bytes, NULL, 0, reply, reply_bytes, headers, text, size,
-                             made.response_type, made.response_ns, depth)
+                             made.response_type, made.response_ns, made, depth)
         free(text)
         free(name)
     return delivered
@@ -462,13 +424,24 @@ cdef void answer_arrived(engine_t* e, message_t* m, subscription_t* sub, void* c
     cdef answer_t* answer
     cdef char* at
     cdef uint32_t shown_bytes = m.shown_bytes if m.shown != NULL else 0
+    cdef responder_t responder
     if (m.subject_bytes != e.answer_prefix_bytes + KEY_BYTES
             or not hex_get(m.subject + e.answer_prefix_bytes, KEY_BYTES, &key)):
         return
     r = response_find(e, key)
     if r == NULL or r.answerer != m.account:
         return
+    if e.answering != NULL:
+        # The answer of a chain: of who answered at its end.
+        responder.client_id = e.answering.responder_id
+        responder.slot = e.answering.responder_slot
+        responder.shard = e.answering.responder_shard
+    else:
+        responder.client_id = m.client_id
+        responder.slot = m.slot
+        responder.shard = m.from_shard if m.from_shard >= 0 else <int32_t>e.shard
     if r.expires_ns > e.now_ns:
+        latency_end(e, r, LATENCY_ANSWERED, &responder)
         answer = <answer_t*>mem_alloc(sizeof(answer_t) + <size_t>r.reply_bytes + shown_bytes + m.reply_bytes + m.payload_bytes + 1)
         answer.next = NULL
         answer.asker = r.asker
@@ -476,6 +449,9 @@ cdef void answer_arrived(engine_t* e, message_t* m, subscription_t* sub, void* c
         answer.key = key
         answer.type = r.type
         answer.lasts_ns = r.lasts_ns
+        answer.responder_id = responder.client_id
+        answer.responder_slot = responder.slot
+        answer.responder_shard = responder.shard
         answer.subject_bytes = r.reply_bytes
         answer.shown_bytes = shown_bytes
         answer.reply_bytes = m.reply_bytes
@@ -498,19 +474,19 @@ cdef void answer_arrived(engine_t* e, message_t* m, subscription_t* sub, void* c
         r.expires_ns = e.now_ns + r.lasts_ns
     else:
         m.delivered -= 1                # too late: as if nobody were there
-        response_unlink(e, r)
-        free(r)
+        latency_end(e, r, LATENCY_TOO_LATE, NULL)
+        response_drop(e, r)
         return
     # One answer, or the empty one that ends several.
     if r.type == RESPONSE_SINGLETON or m.payload_bytes == 0:
-        response_unlink(e, r)
-        free(r)
+        response_drop(e, r)
 
 
 cdef uint64_t exchange_hook(engine_t* e, void* context) noexcept nogil:
-    """Publish what has been answered in the accounts that asked."""
+    """Publish what has been answered in the accounts that asked. When it wants to look after those that are not."""
     cdef answer_t* answer
     cdef response_t* r
+    cdef uint32_t budget = 0
     cdef uint32_t delivered
     cdef char* shown
     cdef char* reply
@@ -521,20 +497,27 @@ cdef uint64_t exchange_hook(engine_t* e, void* context) noexcept nogil:
             e.answers_last = NULL
         shown = answer.text + answer.subject_bytes
         reply = shown + answer.shown_bytes
+        e.answering = answer
         delivered = forward(e, answer.answerer, answer.asker, NULL, answer.text, answer.subject_bytes,
                             shown if answer.shown_bytes else NULL, answer.shown_bytes, reply, answer.reply_bytes,
                             answer.header_bytes, reply + answer.reply_bytes, answer.payload_bytes, answer.type,
-                            answer.lasts_ns, CHAIN_MAX)
+                            answer.lasts_ns, NULL, CHAIN_MAX)
+        e.answering = NULL
         e.stall_publisher = False
         e.spilled_now = 0
         if delivered == 0:
             # Nobody waits for it any more.
             r = response_find(e, answer.key)
             if r != NULL:
-                response_unlink(e, r)
-                free(r)
+                response_drop(e, r)
         free(answer)
-    return SB_NEVER
+    if e.measures_first != NULL:
+        while True:
+            r = latency_sweep(e, &budget)
+            if r == NULL:
+                break
+            response_drop(e, r)
+    return latency_next_ns(e)
 
 
 # ---- what there is to exchange ----------------------------------------------------------------------------------
@@ -552,6 +535,7 @@ cdef void imports_drop(engine_t* e, account_t* a) noexcept nogil:
             garbage(e, list[i].remote)
             garbage(e, list[i].to_local)
             garbage(e, list[i].to_remote)
+            garbage(e, list[i].results)
         garbage(e, list)
     a.streams = NULL
     a.services = NULL
@@ -572,7 +556,8 @@ cdef void find_origin(void* context, members_t* home, subscription_t* sub) noexc
 
 cdef int exchange_set(engine_t* e, account_t* a, list imports) except -1:
     """Other imports: (is a service, exporter's name, local pattern, pattern there, Transform to local or None, Transform to
-    there or None, type of responses, ns that they last). Subscriptions that there are get other shadows."""
+    there or None, type of responses, ns that they last, how much is told of who asks, where reports of the latency go or
+    b"", percent that are measured). Subscriptions that there are get other shadows."""
     cdef _Found found = _Found()
     cdef import_t* made
     cdef subscription_t* sub
@@ -587,7 +572,7 @@ cdef int exchange_set(engine_t* e, account_t* a, list imports) except -1:
     imports_drop(e, a)
     a.streams = <import_t*>mem_zero((len(imports) + 1) * sizeof(import_t))
     a.services = <import_t*>mem_zero((len(imports) + 1) * sizeof(import_t))
-    for service, exporter, local, remote, to_local, to_remote, response_type, response_ns in imports:
+    for service, exporter, local, remote, to_local, to_remote, response_type, response_ns, tell, results, sampling in imports:
         made = &a.services[a.services_count] if service else &a.streams[a.streams_count]
         made.exporter = account_named(e, exporter, <uint32_t>len(exporter))
         if made.exporter == NULL:
@@ -602,6 +587,13 @@ cdef int exchange_set(engine_t* e, account_t* a, list imports) except -1:
         made.to_remote = transform_make(to_remote) if to_remote is not None else NULL
         made.response_type = response_type
         made.response_ns = response_ns
+        made.tell = tell
+        made.sampling = sampling
+        if results:
+            text = results
+            made.results = <char*>mem_alloc(len(text) + 1)
+            memcpy(made.results, <char*>text, len(text))
+            made.results_bytes = <uint32_t>len(text)
         if service:
             a.services_count += 1
             await_answers(e, made.exporter)
@@ -633,7 +625,6 @@ cdef void exchange_free(engine_t* e) noexcept nogil:
     """Before the accounts are freed."""
     cdef uint32_t i
     cdef account_t* a
-    cdef response_t* r
     cdef answer_t* answer
     for i in range(e.accounts_count):
         a = e.accounts[i]
@@ -641,9 +632,7 @@ cdef void exchange_free(engine_t* e) noexcept nogil:
             sink_free(e, a.answers)
             a.answers = NULL
         while a.oldest != NULL:
-            r = a.oldest
-            response_unlink(e, r)
-            free(r)
+            response_drop(e, a.oldest)
         imports_drop(e, a)
     while e.answers_first != NULL:
         answer = e.answers_first

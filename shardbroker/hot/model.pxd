@@ -178,6 +178,8 @@ cdef struct connection_t:
     char* first_pong_info               # INFO to send after the first PONG, freed then
     uint32_t first_pong_info_bytes
     uint32_t close_reason
+    uint32_t info_bytes
+    char* info                          # what accounts that it asks are told of it (hot/person); NULL: not asked for yet
     uint64_t stall_shards               # full rings that it waits for, a bit a shard
     # Of a sink only
     void* sink                          # state.sink_t
@@ -315,9 +317,12 @@ cdef struct import_t:
     uint32_t remote_bytes
     transform_t* to_local               # NULL: the subject stays. Streams only
     transform_t* to_remote
-    int response_type                   # services only
-    bint share
+    int response_type                   # services only, from here on
+    int tell                            # person.pxd TELL_
     uint64_t response_ns
+    char* results                       # where reports of its latency go there; NULL: it is not measured
+    uint32_t results_bytes
+    uint32_t sampling                   # percent of the requests; 0: those that say so
 
 cdef struct shadow_t:
     # A subscription of an importing account, standing in the exporting one: its subscription_t lies behind it.
@@ -336,9 +341,22 @@ cdef struct response_t:
     uint64_t key
     uint64_t expires_ns
     uint64_t lasts_ns
+    measure_t* measure                  # NULL: it is not measured, or not any more
     int type
     uint32_t reply_bytes
     char reply[1]
+
+cdef struct measure_t:
+    # A request whose latency is reported (hot/latency).
+    measure_t* next                     # e.measures_first
+    measure_t* before
+    response_t* response
+    uint64_t started_ns
+    uint64_t rtt_ns                     # of who asks
+    uint32_t results_bytes
+    uint32_t person_bytes
+    uint32_t why_bytes
+    char text[1]                        # where reports go, who asks, the headers that wanted it (JSON)
 
 cdef struct account_t:
     # One account's subject space: its sublist and its routes.

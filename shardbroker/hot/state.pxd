@@ -4,7 +4,7 @@ Grouped by how long it lives: whole life, one turn, one message. Home shard only
 """
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 
-from shardbroker.hot.model cimport account_t, connection_t, response_t, shadow_t, subscription_t
+from shardbroker.hot.model cimport account_t, connection_t, measure_t, response_t, shadow_t, subscription_t
 from shardbroker.hot.outbound cimport outbound_t
 from shardbroker.hot.sublist cimport match_t
 from shardbroker.shm.layout cimport directory_t, header_t, shard_stats_t, slot_t
@@ -35,6 +35,7 @@ cdef enum:
     EVENT_NOTE = 9                      # what rides on the engine wants its Python side
     EVENT_ATTENTION = 10                # a transport has output, or may be read again
     EVENT_OUTPUT_END = 11               # the last output of a transport's connection, which is gone
+    EVENT_LATENCY = 12                  # how long a service took (hot/latency)
 
 cdef struct event_t:
     int kind
@@ -137,6 +138,9 @@ cdef struct answer_t:
     account_t* answerer
     uint64_t key
     uint64_t lasts_ns
+    uint64_t responder_id               # who published it
+    uint32_t responder_slot
+    int32_t responder_shard
     int type
     uint32_t subject_bytes
     uint32_t shown_bytes                # 0: receivers see the subject
@@ -228,6 +232,15 @@ cdef struct engine_t:
     answer_t* answers_last
     char answer_prefix[16]              # "_R_." and what is this process's
     uint32_t answer_prefix_bytes
+    answer_t* answering                 # the one that the hook is publishing
+    measure_t* measures_first           # hot/latency
+    measure_t* measures_last
+    uint32_t measures_count
+    uint64_t measures_at_ns             # when to look at them again
+    void* describe                      # Python: (slot, client id) -> who it is, members of a JSON object
+    void* traced                        # Python: headers -> those that want a measurement, as JSON, or None
+    char* server_name                   # as JSON
+    uint32_t server_name_bytes
     uint64_t sweep_next_ns
     # One turn
     char* arena

@@ -39,6 +39,7 @@ class Book(Protocol):
 
     def get(self, name: str, /) -> Account | None: ...
     def checked(self, name: str, now: float, /) -> Account | None: ...
+    def imports_until(self, name: str, now: float, /) -> float: ...
 
 
 class Accounts:
@@ -54,6 +55,8 @@ class Accounts:
         self._book: Book | None = None
         # Operator's accounts that someone here has been in
         self._met: set[str] = set()
+        # When imports of theirs begin or end with an activation token, seconds since 1970
+        self._until: dict[str, float] = {}
         # What the engine knows of each account that maps or imports
         self._told: dict[str, object] = {}
         # Questions to the front; kept here because the loop keeps no tasks
@@ -62,6 +65,7 @@ class Accounts:
 
     def apply(self, options: Options) -> None:
         """Other records; connections that are in keep theirs until they are entered again."""
+        self._system = options.system_account
         before, self._by_name = self._by_name, {account.name: account for account in options.accounts}
         for name in before.keys() | self._by_name.keys():
             self._tell(name)
@@ -88,16 +92,29 @@ class Accounts:
             self._engine.set_account(name.encode(), [], [])
             return
         self._told[name] = told
-        imports = [_native_import(made, self.record(made.account)) for made in record.imports]
+        imports = [_native_import(made, self.record(made.account), self._system) for made in record.imports]
         self._engine.set_account(name.encode(), [_native_mapping(mapping) for mapping in record.mappings], imports)
 
     def _imported(self, name: str) -> Account | None:
         """An operator's account, with those of its imports that it may have now."""
-        return self._book.checked(name, self._clock.time_ns() / 1e9) if self._book is not None else None
+        if self._book is None:
+            return None
+        now = self._clock.time_ns() / 1e9
+        until = self._book.imports_until(name, now)
+        if until:
+            self._until[name] = until
+        return self._book.checked(name, now)
 
     def changed(self) -> None:
         """Accounts of an operator have other claims: what they import, or what others export to them."""
         for name in self._met:
+            self._tell(name)
+
+    def expire(self) -> None:
+        """Imports whose activation has ended, or begun, since this was called last (accounts.go activationExpired)."""
+        now = self._clock.time_ns() / 1e9
+        for name in [name for name, until in self._until.items() if until <= now]:
+            del self._until[name]
             self._tell(name)
 
     def limits(self, account: str) -> AccountLimits:
@@ -181,7 +198,9 @@ def _least(one: int, other: int) -> int:
 # ---- records as the engine takes them ----
 
 NativeMapping = tuple[bytes, list[tuple[int, Transform]]]
-NativeImport = tuple[bool, bytes, bytes, bytes, Transform | None, Transform | None, int, int]
+NativeImport = tuple[bool, bytes, bytes, bytes, Transform | None, Transform | None, int, int, int, bytes, int]
+# What is told of who asks (hot/person.pxd)
+_TELL_ACCOUNT, _TELL_SERVER, _TELL_ALL = 0, 1, 2
 _RESPONSE_TYPES = {"singleton": 0, "stream": 1, "chunked": 2}
 
 
@@ -209,7 +228,7 @@ def _parts(made: Import, exporter: Account | None) -> tuple[Import, Export | Non
     return made, _export_of(made, exporter)
 
 
-def _native_import(made: Import, exporter: Account | None) -> NativeImport:
+def _native_import(made: Import, exporter: Account | None, system: str) -> NativeImport:
     local = untokenize(made.to)[0]
     to_local = to_remote = None
     if made.to != made.subject:
@@ -219,6 +238,7 @@ def _native_import(made: Import, exporter: Account | None) -> NativeImport:
             to_local = Transform(made.subject, tokenize(made.to), strict=True)
             to_remote = to_local.reverse()
     export = _export_of(made, exporter) if made.kind == "service" else None
+    latency = export.latency if export is not None else None
     return (
         made.kind == "service",
         made.account.encode(),
@@ -228,6 +248,9 @@ def _native_import(made: Import, exporter: Account | None) -> NativeImport:
         to_remote,
         _RESPONSE_TYPES[export.response_type] if export is not None else 0,
         round((export.response_seconds if export is not None else SERVICE_RESPONSE_SECONDS) * 1e9),
+        _TELL_ALL if made.share else _TELL_SERVER if made.account == system else _TELL_ACCOUNT,
+        _bytes(latency.subject) if latency is not None else b"",
+        latency.sampling if latency is not None else 0,
     )
 
 

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
+import orjson
+
 from shardbroker import errors
 from shardbroker.auth.gate import ANYBODY, Identity, Login, Refusal
 from shardbroker.auth.model import Permissions
@@ -411,6 +413,28 @@ class Clients:
             said["rtt"] = rtt_ns
         return said | {"kind": "Client", "client_type": client.more().get("type", "nats")}
 
+    def introduce(self, slot: int, client_id: int) -> bytes:
+        """What services of other accounts are told of a client whose account shares it (client.go getClientInfo), but for the
+        account and the round trip: the members of a JSON object. A bearer's JWT is not told: who has it is in."""
+        client = self._client(slot, client_id)
+        if client is None:
+            return b""
+        try:
+            said = self._described(client, 0)
+            del said["acc"]
+            more = client.more()
+            said |= {key: more[key] for key in ("issuer_key", "tags") if key in more}
+            record = self.accounts.record(client.account)
+            if record is not None and record.tag:
+                said["name_tag"] = record.tag
+            bearer = client.identity.bearer if client.identity is not None else None
+            if bearer is not None and not bearer.bearer:
+                said["jwt"] = bearer.token
+            return orjson.dumps(said | {"server": self._info.fields["server_name"]})[1:-1]
+        except Exception:
+            self._log.error(f"{client} - Internal error: {traceback.format_exc()}")
+            return b""
+
     def client(self, slot: int, client_id: int) -> Client | None:
         """The client at a slot, if it is still the same."""
         return self._client(slot, client_id)
@@ -685,6 +709,7 @@ class Clients:
 
     def watch_accounts(self) -> None:
         """Look whether accounts of an operator have other claims: then their users are restricted or cut."""
+        self.accounts.expire()
         if not self._logins.accounts_changed():
             return
         self.accounts.changed()

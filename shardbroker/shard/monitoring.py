@@ -10,6 +10,7 @@
     sublist        acc                         the numbers of /subsz
     accounts                                   a row for each account
     account        acc                         what is known of one: monitor.accountz
+    describe       slot, client_id, server     a client as advisories name it
 
 Home shard only.
 """
@@ -56,6 +57,7 @@ class Monitoring:
             "sublist": self._sublist,
             "accounts": self._accounts,
             "account": self._account,
+            "describe": self._describe,
         }
 
     # -- connections --
@@ -116,6 +118,9 @@ class Monitoring:
             "next": following,
             "most": self._clients.closed.most,
         }
+
+    def _describe(self, query: Query) -> dict[str, Any]:
+        return {"client": self._clients.describe(query["slot"], query["client_id"], query["server"])}
 
     # -- subscriptions --
 

@@ -1,6 +1,7 @@
 """The system account on a shard: events of connections, and requests to the broker, most of which the front answers.
 
     connect, disconnect     published on the shard that has the connection, when someone on any shard listens
+    latency                 of services, published by the shard that has the asker (shard/latency.py)
     requests                one shard (0) holds the subscriptions, so that the broker answers as one server; they go to the
                             front (control/system.py), which asks all shards, and its answer is published here
     $SYS.REQ.USER.INFO      any user, in any account: answered by the shard that has the connection
@@ -12,10 +13,8 @@ Source of subjects and bodies: nats-server's events.go. Home shard only.
 from __future__ import annotations
 
 import asyncio
-import secrets
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final, Protocol
 
@@ -27,9 +26,12 @@ from shardbroker.errors import close_text
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.ipc.channel import Message
 from shardbroker.options import Options
+from shardbroker.shard.events import event_head, time_text
+from shardbroker.shard.latency import Measurement, report
 
 EVENT_REQUEST: Final = EVENTS["request"]
 EVENT_MESSAGE: Final = EVENTS["message"]
+EVENT_LATENCY: Final = EVENTS["latency"]
 SERVER_REQUESTS: Final = (
     "IDZ", "STATSZ", "VARZ", "SUBSZ", "CONNZ", "ROUTEZ", "GATEWAYZ", "LEAFZ", "ACCOUNTZ", "JSZ", "HEALTHZ", "IPQUEUESZ",
     "RAFTZ",
@@ -81,6 +83,7 @@ class ServerInfo:
 
     def __init__(self, server_id: str, name: str, host: str, *, jetstream: bool) -> None:
         self.server_id = server_id
+        self.name = name
         self._fields = {"name": name, "host": host, "id": server_id, "ver": limits.PROTOCOL_VERSION}
         self._jetstream = jetstream
         self._seq = 0
@@ -210,7 +213,25 @@ class System:
             _, slot, client_id, subject, reply, _, payload, account = event
             self._on_request(slot, client_id, subject, reply, payload, account)
             return True
+        if kind == EVENT_LATENCY:
+            self._measured(Measurement(*event[1:]))
+            return True
         return False
+
+    # -- how long services took --
+
+    def _measured(self, made: Measurement) -> None:
+        """Tell those who export a service. Who answered from another shard is known there: the front asks."""
+        if not self._engine.interest(made.subject, made.account):
+            return
+        responder: dict[str, Any] = {}
+        if made.responder is not None:
+            shard, slot, client_id = made.responder
+            if shard != self._shard:
+                self._front.send({"op": "system_latency", "measurement": made.plain()})
+                return
+            responder = self._clients.describe(slot, client_id, self._server.name)
+        self._engine.publish(made.subject, orjson.dumps(report(made, responder)), account=made.account)
 
     def _ask(self, subject: str, reply: bytes, payload: bytes, account: bytes) -> None:
         self._front.send(
@@ -272,14 +293,3 @@ def permissions_body(permissions: Permissions) -> dict[str, Any]:
         responses = permissions.responses
         body["responses"] = {"max": responses.max_messages, "ttl": round(responses.expires * 1e9)}
     return body
-
-
-def event_head(kind: str) -> dict[str, Any]:
-    """What every event begins with."""
-    return {"type": kind, "id": secrets.token_hex(11), "timestamp": time_text(time.time_ns())}
-
-
-def time_text(ns: int) -> str:
-    """RFC 3339 with nanoseconds, UTC."""
-    moment = datetime.fromtimestamp(ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{moment}.{ns % 1_000_000_000:09d}Z"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import orjson
 from setproctitle import setproctitle
 
 from shardbroker.auth.model import GLOBAL_ACCOUNT
@@ -24,6 +25,7 @@ from shardbroker.shard.clients import Clients, InfoSource, Logger
 from shardbroker.shard.gauges import Gauges, ProcessUsage
 from shardbroker.shard.intake import Intake
 from shardbroker.shard.internal import InternalClients, message_of
+from shardbroker.shard.latency import traced
 from shardbroker.shard.loop import Selector
 from shardbroker.shard.monitoring import Monitoring
 from shardbroker.shard.system import ServerInfo, System
@@ -114,6 +116,9 @@ class Worker:
         )
         # Changed by a reload
         self._options = setup.options
+        self._engine.introduce(
+            orjson.dumps(setup.info(setup.options, False, NO_ADDRESSES).fields["server_name"]), self.clients.introduce, traced
+        )
         self.internal = InternalClients(self._engine)
         self.system = self._make_system()
         self.streams = self._make_streams()

@@ -245,6 +245,7 @@ A_EXPORTS = """A { exports: [
         ("accounts { A { exports: [{service: a, latency: {subject: b, sampling: 101}}] } }", "1 to 100"),
         ("accounts { A { exports: [{service: a, latency: {subject: a}}] } }", "invalid publish subject"),
         ("accounts { A { exports: [{service: a, response: stream, latency: b}] } }", "bad service response type"),
+        ("no_system_account: true\naccounts { A { exports: [{service: a, latency: b}] } }", "system account not setup"),
         ("accounts { A { exports: [{stream: 'a..b'}] } }", "invalid subject"),
         ("accounts { A { exports: [{stream: 'a.b', account_token_position: 2}] } }", "invalid subject"),
         ("accounts { A { exports: [{stream: a, accounts: [X]}] } }", '"X" account not defined for stream export'),

@@ -93,10 +93,11 @@ class Access:
 
     # -- all together --
 
-    def finish(self, *, operators: bool = False) -> dict[str, Any]:
-        """Fields of Options. `operators`: accounts are JWTs. What is wrong is in the report."""
+    def finish(self, *, operators: bool = False, no_system: bool = False) -> dict[str, Any]:
+        """Fields of Options. `operators`: accounts are JWTs; `no_system`: there is no system account. What is wrong is in
+        the report."""
         drafts = [*self.drafts, *([self.global_draft] if self.global_draft is not None else [])]
-        accounts, users = finish(drafts, self.report)
+        accounts, users = finish(drafts, self.report, no_system=no_system)
         self._check_users(drafts)
         fields = dict(self.fields)
         # The global account need not be told of when the file says nothing about it.

@@ -442,7 +442,9 @@ def _destination(entry: Entry, report: Report) -> MapDestination | None:
 # -- all accounts --
 
 
-def finish(drafts: list[Draft], report: Report) -> tuple[tuple[Account, ...], tuple[User, ...]]:
+def finish(
+    drafts: list[Draft], report: Report, *, no_system: bool = False
+) -> tuple[tuple[Account, ...], tuple[User, ...]]:
     """The accounts with what they exchange, once all are known, and their users."""
     names = {draft.account.name: draft for draft in drafts}
     for draft in drafts:
@@ -453,6 +455,8 @@ def finish(drafts: list[Draft], report: Report) -> tuple[tuple[Account, ...], tu
         good: list[Export] = []
         for entry, export in draft.exports:
             try:
+                if export.latency is not None and no_system:
+                    raise ImportProblem("system account not setup")
                 check_exports((*good, export), export)
                 good.append(export)
             except ImportProblem as problem:

@@ -50,7 +50,9 @@ def read_settings(
         if places is not None:
             changed = (name for name, value in into.fields.items() if before.get(name, before) is not value)
             places.update(dict.fromkeys(changed, entry.place))
-    into.fields |= into.access.finish(operators=into.operators.entry is not None)
+    into.fields |= into.access.finish(
+        operators=into.operators.entry is not None, no_system=into.fields.get("no_system_account", False)
+    )
     into.fields |= into.operators.finish(into.fields)
     _join_store_dir(into)
     if into.errors:

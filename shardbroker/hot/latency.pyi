@@ -1,0 +1,1 @@
+"""Types of latency.pyx: nothing of it is for Python."""

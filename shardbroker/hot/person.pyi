@@ -1,0 +1,1 @@
+"""Types of person.pyx: nothing of it is for Python."""
