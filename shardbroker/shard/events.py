@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 
-def event_head(kind: str) -> dict[str, Any]:
-    """What every event begins with."""
-    return {"type": kind, "id": secrets.token_hex(11), "timestamp": time_text(time.time_ns())}
+def event_head(kind: str, now_ns: int = 0) -> dict[str, Any]:
+    """What every event begins with; 0: it is made now."""
+    return {"type": kind, "id": secrets.token_hex(11), "timestamp": time_text(now_ns or time.time_ns())}
 
 
 def time_text(ns: int) -> str:

@@ -113,7 +113,8 @@ class Measurement:
 
 def report(made: Measurement, responder: dict[str, Any]) -> dict[str, Any]:
     """The body. responder: who answered, as advisories say it; empty: nobody, or the broker itself."""
-    body = event_head("io.nats.server.metric.v1.service_latency") | {"status": made.status}
+    now = time.time_ns()
+    body = event_head("io.nats.server.metric.v1.service_latency", now) | {"status": made.status}
     if made.status in _DESCRIPTIONS:
         body["description"] = _DESCRIPTIONS[made.status]
     body["requestor"] = orjson.Fragment(made.requestor)
@@ -121,7 +122,7 @@ def report(made: Measurement, responder: dict[str, Any]) -> dict[str, Any]:
         body["responder"] = responder
     if made.headers:
         body["header"] = orjson.Fragment(made.headers)
-    body["start"] = time_text(time.time_ns() - made.took_ns - made.requestor_rtt_ns)
+    body["start"] = time_text(now - made.took_ns - made.requestor_rtt_ns)
     answered = made.status == 200
     body["service"] = max(0, made.took_ns - int(responder.get("rtt", 0))) if answered else 0
     body["system"] = 0
