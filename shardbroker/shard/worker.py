@@ -114,11 +114,11 @@ class Worker:
             on_broker_event=lambda message: self.system.on_broker_event(message),
             questions=Monitoring(self._engine, self.clients, SystemClock()).ops | self._stream_questions(),
         )
-        # Changed by a reload
-        self._options = setup.options
         self._engine.introduce(
             orjson.dumps(setup.info(setup.options, False, NO_ADDRESSES).fields["server_name"]), self.clients.introduce, traced
         )
+        # Changed by a reload
+        self._options = setup.options
         self.internal = InternalClients(self._engine)
         self.system = self._make_system()
         self.streams = self._make_streams()
