@@ -95,6 +95,7 @@ class Identity:
     bearer: Bearer | None = None
     tags: tuple[str, ...] = ()
     name_tag: str = ""
+    delegated: bool = False  # its account has a service that decides; until that has, it is not in
 
     @property
     def label(self) -> str:

@@ -182,11 +182,30 @@ class OperatorGate:
                 user = user_claims(token)
             if user is None:
                 return Refusal("Authentication requires a user JWT")
-            return self._check_user(user, login, now, token)
+            return self._check_user(user, login, now, token, placed=False)
         except JwtError as error:
             return Refusal(f"User JWT not valid: {error}")
 
-    def _check_user(self, user: UserClaims, login: Login, now: float, token: str) -> Identity | Refusal:
+    def place(
+        self, token: str, user: str, asked: AccountClaims, login: Login, now: float
+    ) -> Identity | Refusal:
+        """As whom a client comes in by the token that a callout's service of account `asked` has given for the key `user`.
+        Raises JwtError."""
+        made = user_claims(token)
+        allowed = asked.external.allowed_accounts if asked.external is not None else ()
+        if made.subject != user:
+            return Refusal("It is not for the user that was asked about")
+        if made.account != asked.account.name and allowed != ("*",) and made.account not in allowed:
+            return Refusal(f"Account {made.account} is not among those of the auth callout")
+        found = self._check_user(made, login, now, token, placed=True)
+        if isinstance(found, Identity) and made.claims.name:
+            return replace(found, kind="user", name=made.claims.name)
+        return found
+
+    def _check_user(
+        self, user: UserClaims, login: Login, now: float, token: str, *, placed: bool
+    ) -> Identity | Refusal:
+        """`placed`: a service has given the token; nobody has its key, and no one else is asked."""
         if not user.claims.valid_at(now):
             return Refusal("User JWT no longer valid")
         if self._pinned and user.account not in self._pinned:
@@ -199,15 +218,12 @@ class OperatorGate:
         limits = self._limits(user, account)
         if not account.claims.valid_at(now):
             return Refusal("Account JWT has expired")
-        if limits.bearer and not account.bearer_allowed:
+        if limits.bearer and not account.bearer_allowed and not placed:
             return Refusal("Account does not allow bearer tokens")
         if limits.restricted and login.connection_type not in limits.connection_types:
             return Refusal("Connection type not allowed")
-        if not limits.bearer and (problem := check_signature(user.subject, login)):
+        if not limits.bearer and not placed and (problem := check_signature(user.subject, login)):
             return Refusal(problem)
-        if account.external is not None and user.subject not in account.external.auth_users:
-            # A service would have to be asked, and is not yet: the token alone must not do.
-            return Refusal("Account delegates its users to an auth callout, which is not served in operator mode")
         if account.is_revoked(user.subject, user.claims.issued):
             return Refusal("User authentication revoked")
         if not source_allowed(limits.sources, login.ip):
@@ -223,9 +239,12 @@ class OperatorGate:
             expires=_earliest(user.claims.expires, int(until), account.claims.expires),
             max_subscriptions=limits.max_subscriptions,
             max_payload=limits.max_payload,
-            bearer=Bearer(token, user.subject, user.claims.issued, user.issuer, limits.bearer, int(until)),
+            bearer=Bearer(
+                token, user.subject, user.claims.issued, user.issuer, limits.bearer and not placed, int(until)
+            ),
             tags=user.claims.tags,
             name_tag=user.claims.name,
+            delegated=not placed and account.external is not None and user.subject not in account.external.auth_users,
         )
 
     def _limits(self, user: UserClaims, account: AccountClaims) -> UserLimits:

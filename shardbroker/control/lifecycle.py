@@ -109,7 +109,8 @@ class Front:
         # Whole life
         self.log = log
         # A key only when it signs: the library with the curves takes its time to load.
-        self.seed, self.server_id = new_server_key() if options.auth_callout else (b"", new_server_id())
+        signs = options.auth_callout is not None or options.operator_mode is not None
+        self.seed, self.server_id = new_server_key() if signs else (b"", new_server_id())
         # nats-server names a cluster that nobody named; so many characters.
         self._cluster_name = self.server_id[1:23] if options.cluster.port else ""
         self.start_ns = time.time_ns()

@@ -33,8 +33,9 @@ from shardbroker.shard.report import ConnectionRow
 from shardbroker.wire.redact import redact
 
 if TYPE_CHECKING:
-    from shardbroker.auth.trust import AccountBook
+    from shardbroker.auth.trust import AccountBook, OperatorGate
     from shardbroker.shard.callout import Callout
+    from shardbroker.shard.operator_callout import OperatorCallout
     from shardbroker.shard.tls import TlsState
     from shardbroker.shard.transports import Transports
     from shardbroker.shard.websocket import Upgrade
@@ -698,9 +699,14 @@ class Clients:
             self._limit(slot, client)
         self.accounts.recount(client.identity for _, client in self._each() if client.identity is not None)
 
-    def use_callout(self, callout: Callout | None) -> None:
+    def use_callout(self, callout: Callout | OperatorCallout | None) -> None:
         """Who decides on logins beside the configuration, from now on."""
         self._logins.callout = callout
+
+    @property
+    def operator(self) -> OperatorGate | None:
+        """The rules of the operator, if there is one."""
+        return self._logins.operator
 
     @property
     def account_book(self) -> AccountBook | None:

@@ -21,6 +21,7 @@ from shardbroker.shard.throttle import Throttle
 if TYPE_CHECKING:
     from shardbroker.auth.trust import AccountBook, OperatorGate
     from shardbroker.shard.callout import Callout
+    from shardbroker.shard.operator_callout import OperatorCallout
 
 Settle = Callable[[Identity | Refusal], None]
 
@@ -35,7 +36,7 @@ class Logins:
         self._throttle = Throttle()
         self._changes: object = None  # of the operator's accounts, as last seen
         # Changed by a reload
-        self.callout: Callout | None = None  # set by whoever has what it needs
+        self.callout: Callout | OperatorCallout | None = None  # set by whoever has what it needs
         self.operator: OperatorGate | None = None
         self.apply(options)
         # Under way; kept here because the loop keeps no tasks
@@ -83,7 +84,8 @@ class Logins:
         `accounts_only`: no reload, but the accounts of an operator have changed.
         """
         if self.operator is not None and identity.bearer is not None:
-            return self.operator.still(identity, self._clock.time_ns() / 1e9)
+            found = self.operator.still(identity, self._clock.time_ns() / 1e9)
+            return self.callout.guarded(found) if self.callout is not None and isinstance(found, Identity) else found
         return identity if accounts_only else self.gate.same(identity)
 
     def accounts_changed(self) -> bool:
@@ -104,7 +106,7 @@ class Logins:
 
         def done(answer: Identity | Refusal) -> None:
             if callout is not None and callout.wanted(login, answer):
-                self._start(self._ask(callout, login, about(), wanted, settle))
+                self._start(self._ask(callout, login, about(), answer, wanted, settle))
             else:
                 settle(self._counted(login, answer))
 
@@ -120,19 +122,20 @@ class Logins:
             self._start(self._compare(login, answer, wanted, done))
             return None
         if callout is not None and callout.wanted(login, answer):
-            self._start(self._ask(callout, login, about(), wanted, settle))
+            self._start(self._ask(callout, login, about(), answer, wanted, settle))
             return None
         return self._counted(login, answer)
 
     async def _ask(
         self,
-        callout: Callout,
+        callout: Callout | OperatorCallout,
         login: Login,
         client: dict[str, Any],
+        before: Identity | Refusal,
         wanted: Callable[[], bool],
         settle: Settle,
     ) -> None:
-        answer = await callout.decide(login, client)
+        answer = await callout.decide(login, client, before)
         if wanted():
             settle(self._counted(login, answer))
 
@@ -170,6 +173,9 @@ class Logins:
         settle(question.identity if matches else Refusal("wrong password"))
 
     def _counted(self, login: Login, answer: Identity | Refusal) -> Identity | Refusal:
+        if isinstance(answer, Identity) and answer.delegated:
+            # Its token alone must not do.
+            answer = Refusal("Account delegates its users to an auth callout")
         if isinstance(answer, Refusal):
             self._throttle.failed(login.ip, self._now())
         elif self.callout is not None:

@@ -36,6 +36,7 @@ from shardbroker.wire.info import NO_ADDRESSES, Addresses
 if TYPE_CHECKING:
     from shardbroker.shard.account_claims import AccountClaimsService
     from shardbroker.shard.callout import Callout
+    from shardbroker.shard.operator_callout import OperatorCallout
     from shardbroker.stream.services import Services
 
 USAGE_SECONDS = 1.0
@@ -192,19 +193,22 @@ class Worker:
             return True
         return self.streams is not None and self.streams.on_event(event)
 
-    def _make_callout(self) -> Callout | None:
+    def _make_callout(self) -> Callout | OperatorCallout | None:
         settings, options = self._options.auth_callout, self._options
-        if settings is None:
+        if settings is None and options.operator_mode is None:
             return None
-        from shardbroker.shard.callout import Callout
+        from shardbroker.shard.callout import Asker, Callout
 
         server = self._server()
         fields = {"name": server["name"], "host": server["host"], "id": server["id"], "version": server["ver"]}
         fields |= {"tags": list(options.server_tags)} if options.server_tags else {}
+        asker = Asker(self.internal, fields, self._setup.seed, SystemClock(), options.auth_timeout)
+        if settings is None:
+            from shardbroker.shard.operator_callout import OperatorCallout
+
+            return OperatorCallout(asker, lambda: self.clients.operator)
         known = {GLOBAL_ACCOUNT, *(account.name for account in options.accounts)}
-        return Callout(
-            settings, self.internal, fields, self._setup.seed, known.__contains__, SystemClock(), options.auth_timeout
-        )
+        return Callout(settings, asker, known.__contains__)
 
     def _serve_claims(self) -> None:
         """The requests about account JWTs, on one shard for all; what a reload changed counts."""

@@ -368,11 +368,12 @@ def test_bearers() -> None:
 
 
 def test_an_account_that_delegates_its_users() -> None:
-    """Nobody is asked yet: then the token alone is not enough, but for the service's own user."""
+    """The token alone is not enough, but for the service's own user."""
     account = gate((estate.a, estate.account_token(estate.a, authorization={"auth_users": [USER.public]})))
     other = Signer("user", "other")
-    assert identity(account, login(estate.user_token(USER, estate.a)))
-    assert "auth callout" in reason(account, login(estate.user_token(other, estate.a), other))
+    assert not identity(account, login(estate.user_token(USER, estate.a))).delegated
+    assert identity(account, login(estate.user_token(other, estate.a), other)).delegated
+    assert "signature" in reason(account, login(estate.user_token(other, estate.a), USER)).lower()
 
 
 def test_connection_types() -> None:

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from shardbroker import limits
 from shardbroker.control.config.flags import FLAGS, CommandLine, parse_flags
-from shardbroker.control.config.unserved import unserved
 from shardbroker.control.config.values import port
 from shardbroker.errors import ConfigError
 from shardbroker.options import ClusterSettings, JetStreamSettings, Options, TlsSettings
@@ -53,7 +52,7 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
     fields |= _cluster(line.given, fields, warnings)
     if tls := _tls_flags(line.given):
         fields["tls"] = dataclasses.replace(fields.get("tls") or TlsSettings(), **tls)
-    warnings += _check(fields)
+    _check(fields)
     return Options(**fields, program=program_name(), arguments=tuple(arguments), warnings=tuple(warnings))
 
 
@@ -117,8 +116,8 @@ def _tls_flags(given: dict[str, Any]) -> dict[str, Any]:
 _FLAG_FIELDS: Final = {flag.names[0]: flag.field for flag in FLAGS if flag.field}
 
 
-def _check(fields: dict[str, Any]) -> list[str]:
-    """What single settings cannot tell (server.go validateOptions): warnings. Raises ConfigError."""
+def _check(fields: dict[str, Any]) -> None:
+    """What single settings cannot tell (server.go validateOptions). Raises ConfigError."""
     o = Options(**fields)
     errors = []
     for name, number in (("port", o.port), ("http_port", o.http_port), ("https_port", o.https_port)):
@@ -178,11 +177,8 @@ def _check(fields: dict[str, Any]) -> list[str]:
                 server_context(tls)
             except ConfigError as error:
                 errors.append(str(error))
-    in_vain, warnings = unserved(o)
-    errors += in_vain
     if errors:
         raise ConfigError("\n".join(errors))
-    return warnings
 
 
 def program_name() -> str:
