@@ -84,3 +84,16 @@ def shard_of(account: str, name: str, shards: int) -> int:
     """The shard that owns a stream: the same on every shard and for every run with as many of them."""
     digest = hashlib.blake2b(f"{account}\0{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return int.from_bytes(digest, "little") % shards
+
+
+def text_of(subject: bytes) -> str:
+    """A subject as text. It is UTF-8 by convention only: bytes that are none come back as they were by bytes_of()."""
+    return subject.decode("utf-8", "surrogateescape")
+
+
+def bytes_of(text: str) -> bytes:
+    """The same back; what no subject can be made of is `?`."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace")

@@ -20,10 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import nats
-from jetstream_cases import API, CASES, Step
+from jetstream_cases import API, Step
+from jetstream_cases import CASES as STREAM_CASES
+from jetstream_consumer_cases import CASES as MORE_CASES
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+CASES = {**STREAM_CASES, **MORE_CASES}
 TIMES = frozenset({"leader", "created", "ts", "first_ts", "last_ts", "time", "active"})
 # (path in an answer) -> why it is not the same.
 EXPECTED = {

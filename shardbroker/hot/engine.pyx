@@ -1254,11 +1254,21 @@ cdef int set_prefixes(list wanted, list exceptions) except -1:
         prefix_count += 1
 
 
+cdef bint lacks_token(const char* s, uint32_t n) noexcept nogil:
+    """Whether it is no subject, for want of a token between two dots or at the end."""
+    cdef uint32_t i
+    for i in range(n):
+        if s[i] == c'.' and (i + 1 == n or s[i + 1] == c'.'):
+            return True
+    return False
+
+
 cdef bint intercept_by_prefix(engine_t* e, message_t* m) noexcept nogil:
     cdef uint32_t i
     for i in range(prefix_count):
         if begins(m.subject, m.subject_bytes, prefix_text[i], prefix_bytes[i]):
-            if prefix_except[i]:
+            # What is no subject reaches nobody, and whoever asks is told so.
+            if prefix_except[i] or lacks_token(m.subject, m.subject_bytes):
                 return False
             intercept_event(e, m)
             return True

@@ -98,7 +98,8 @@ class ServerInfo:
 
 
 class System:
-    """Events and requests of one shard. Does nothing when there is no system account."""
+    """Events and requests of one shard. Without a system account that anyone can be in only what accounts ask about
+    themselves is answered, with no_system_account nothing."""
 
     def __init__(
         self, engine: Engine, shard: int, options: Options, server: ServerInfo, clients: Register, front: Front
@@ -106,6 +107,9 @@ class System:
         self._engine = engine
         self._shard = shard
         self._account = options.system_account.encode()
+        # Where none is configured nobody is in the system account; but accounts ask about themselves all the same
+        # (events.go registerSystemImports).
+        self._own_requests = bool(options.system_account) or not options.no_system_account
         self._server = server
         self._clients = clients
         self._front = front
@@ -113,10 +117,9 @@ class System:
 
     def open(self) -> None:
         """Be there for requests; on shard 0 for all."""
-        if not self._account:
-            return
-        self._engine.intercept(PREFIXES)
-        if self._shard != 0:
+        if self._own_requests:
+            self._engine.intercept(PREFIXES)
+        if not self._account or self._shard != 0:
             return
         self._sink = self._engine.sink(self._account)
         subjects = ["$SYS.REQ.SERVER.PING"]

@@ -29,7 +29,7 @@ def new_id() -> str:
 
 def advise(where: Where, subject: str, kind: str, fields: dict[str, Any]) -> None:
     """Publish one, if anyone wants it. `kind` is its type behind io.nats.jetstream.advisory.v1 (or metric.v1)."""
-    name = subject.encode("latin-1", "replace")
+    name = subject.encode("utf-8", "replace")
     if not where.face.interest(name):
         return
     said: dict[str, Any] = {

@@ -105,6 +105,8 @@ cdef struct stream_t:
     char* ack_bytes
     uint64_t ack_bytes_used
     uint64_t ack_bytes_capacity
+    const char* name                    # of the stream
+    uint32_t name_bytes
     char* answer                        # {"stream":"S","seq": and room for the rest
     uint32_t answer_bytes
     const char* texts[12]               # REFUSED_COUNT
@@ -157,6 +159,7 @@ cdef class Capture:
     cdef readonly Quota quota           # owns s.quota
     cdef readonly Log log
     cdef object texts
+    cdef bytes name
     cdef public object owner            # the Stream
     cdef list ended                     # subjects whose last message has aged out
 

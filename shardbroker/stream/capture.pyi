@@ -26,7 +26,8 @@ class Capture:
     log: Final[Log]
     owner: Any
     def __init__(
-        self, streams: Streams, log: Log, owner: Any, account: bytes, quota: Quota, answer: bytes, texts: Sequence[bytes]
+        self, streams: Streams, log: Log, owner: Any, account: bytes, quota: Quota, name: bytes, answer: bytes,
+        texts: Sequence[bytes],
     ) -> None: ...
     def configure(
         self, *, no_ack: bool, sealed: bool, by_python: bool, interest: bool, markers: bool, max_msg_size: int

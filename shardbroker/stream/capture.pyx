@@ -449,10 +449,9 @@ cdef void on_get(engine_t* e, message_t* m, subscription_t* sub, void* context) 
 
 cdef void answer_get(engine_t* e, stream_t* s, log_view_t* v, const char* reply, uint32_t reply_bytes) noexcept nogil:
     """A message with the headers that say where it stands (getDirectRequest)."""
-    cdef size_t name_bytes = s.answer_bytes
     cdef size_t head = v.header_bytes - 2 if v.header_bytes > 0 else 10
     cdef size_t body_at = <size_t>v.header_bytes if v.header_bytes > 0 else 0
-    cdef size_t need = head + v.subject_bytes + v.payload_bytes + name_bytes + 160
+    cdef size_t need = head + v.subject_bytes + v.payload_bytes + s.name_bytes + 160
     cdef char* block = <char*>mem_alloc(need)
     cdef char* p = block
     if v.header_bytes > 0:
@@ -462,10 +461,8 @@ cdef void answer_get(engine_t* e, stream_t* s, log_view_t* v, const char* reply,
     p += head
     memcpy(p, b"Nats-Stream: ", 13)
     p += 13
-    # The name stands in the acknowledgement: {"stream":"NAME","seq":
-    name_bytes = <size_t>(<const char*>memchr(s.answer + 11, c'"', s.answer_bytes - 11) - (s.answer + 11))
-    memcpy(p, s.answer + 11, name_bytes)
-    p += name_bytes
+    memcpy(p, s.name, s.name_bytes)
+    p += s.name_bytes
     memcpy(p, b"\r\nNats-Subject: ", 16)
     p += 16
     memcpy(p, v.subject, v.subject_bytes)
@@ -733,9 +730,9 @@ cdef class Quota:
 cdef class Capture:
     """The native side of one stream over `log`, which it owns the callbacks of."""
 
-    def __cinit__(self, Streams streams, Log log, owner, bytes account, Quota quota, bytes answer, list texts):
-        """account: whose messages it takes; quota: that account's. answer: what an acknowledgement begins with, up to the
-        sequence. texts: REFUSED_COUNT prepared answers."""
+    def __cinit__(self, Streams streams, Log log, owner, bytes account, Quota quota, bytes name, bytes answer, list texts):
+        """account: whose messages it takes; quota: that account's. name: the stream's. answer: what an acknowledgement
+        begins with, up to the sequence. texts: REFUSED_COUNT prepared answers."""
         cdef int i
         memset(&self.s, 0, sizeof(stream_t))
         self.streams = streams
@@ -756,6 +753,9 @@ cdef class Capture:
         self.s.account = account_named(streams.h.e, account, <uint32_t>len(account))
         if self.s.account == NULL:
             raise ValueError(f"no room for the account {account!r}")
+        self.name = name
+        self.s.name = <char*>name
+        self.s.name_bytes = <uint32_t>len(name)
         self.s.log = log.log
         self.s.max_msg_size = -1
         self.s.backlog_max = BACKLOG_MSGS // 16

@@ -302,7 +302,9 @@ def _check_transforms(cfg: StreamConfig, pedantic: bool) -> None:
         if transform.src and not is_valid_subject(transform.src):
             raise ApiError(Code.STREAM_TRANSFORM_INVALID_SOURCE, err=f"{_BAD_SUBJECT} {transform.src}")
         try:
-            check_mapping(transform.src, transform.dest)
+            # Without a destination it does nothing, and may stand there (NewSubjectTransform).
+            if transform.dest:
+                check_mapping(transform.src, transform.dest)
         except TransformError as error:
             raise ApiError(Code.STREAM_TRANSFORM_INVALID_DESTINATION, err=error) from None
     republish = cfg.republish
@@ -321,6 +323,8 @@ def _check_transforms(cfg: StreamConfig, pedantic: bool) -> None:
         if pedantic:
             _pedantic("implicit republish based on subject transform")
         republish.src = republish.dest = transform.dest
+    if not republish.dest:
+        return
     if any(collides(republish.dest, subject) for subject in cfg.subjects):
         _bad("stream configuration for republish destination forms a cycle")
     try:

@@ -114,7 +114,7 @@ def list_(request: Request) -> None:
     consumers = _consumers(request)
     found = consumers.public()
     offset = min(offset, len(found))
-    page: list[dict[str, Any]] = [consumers.info(entry) for entry in found[offset:offset + LIST_MAX]]
+    page: list[dict[str, Any]] = [consumers.info(entry, dynamic=False) for entry in found[offset:offset + LIST_MAX]]
     request.respond({"total": len(found), "offset": offset, "limit": LIST_MAX, "consumers": page})
 
 

@@ -288,12 +288,13 @@ class Consumers:
             raise ApiError(Code.CONSUMER_NOT_FOUND)
         return entry
 
-    def info(self, entry: Entry) -> dict[str, Any]:
-        """ConsumerInfo."""
+    def info(self, entry: Entry, *, dynamic: bool = True) -> dict[str, Any]:
+        """ConsumerInfo. dynamic: with the server's own metadata, which lists have not."""
         state = entry.native.info()
         now = self.shard.clock.time_ns()
         config = entry.config.to_json()
-        config["metadata"] = model.dynamic_metadata(entry.config.metadata, PROTOCOL_VERSION)
+        if dynamic:
+            config["metadata"] = model.dynamic_metadata(entry.config.metadata, PROTOCOL_VERSION)
         if "pause_until" in config:
             config["pause_until"] = config.pop("pause_until")
         out: dict[str, Any] = {
@@ -338,7 +339,7 @@ class Consumers:
             raise ApiError(Code.MAXIMUM_CONSUMERS_LIMIT)
         if stream.retention == "workqueue" and not config.direct:
             model.check_work_queue(config, others)
-        if len(config.durable_name.encode()) > model.NAME_BYTES_MAX:
+        if len(name.encode()) > model.NAME_BYTES_MAX:
             raise ApiError(Code.CONSUMER_NAME_TOO_LONG, max=model.NAME_BYTES_MAX)
         while not name or (name in self.entries):
             name = "".join(secrets.choice(NAME_CHARACTERS) for _ in range(8))

@@ -26,6 +26,7 @@ from shardbroker.stream.gojson import (
     format_time,
 )
 from shardbroker.stream.model import API_LEVEL, unix_ns
+from shardbroker.subject import bytes_of
 
 if TYPE_CHECKING:
     from shardbroker.stream.stream import Stream
@@ -59,7 +60,7 @@ class DirectGets:
             self._status(reply, b"412 Required Api Level")
             return
         words = subject.split(b".", 5)
-        key = words[5].decode("latin-1") if len(words) > 5 else ""
+        key = words[5].decode("utf-8", "surrogateescape") if len(words) > 5 else ""
         try:
             asked = _decode(payload) if payload else {}
         except DecodeError:
@@ -83,6 +84,10 @@ class DirectGets:
         else:
             self._read(asked, reply)
 
+    def fail(self, reply: bytes) -> None:
+        """Answer one that could not be carried out."""
+        self._status(reply, b"500 Internal Error")
+
     def _status(self, reply: bytes, text: bytes, more: bytes = b"") -> None:
         self._stream.face.publish(reply, b"", b"", b"NATS/1.0 " + text + b"\r\n" + more + b"\r\n")
 
@@ -104,10 +109,10 @@ class DirectGets:
         seq = log.seq_at(unix_ns(asked["start_time"])) if "start_time" in asked else asked.get("seq", 0)
         pattern = asked.get("next_by_subj", "")
         batch = asked.get("batch", 0)
-        only = Filter(log, [pattern.encode("latin-1")] if pattern else [])
+        only = Filter(log, [bytes_of(pattern)] if pattern else [])
         try:
             if "last_by_subj" in asked:
-                message = self._last(asked["last_by_subj"].encode("latin-1"))
+                message = self._last(bytes_of(asked["last_by_subj"]))
             elif not batch and not pattern:
                 message = log.get(seq)
             else:
@@ -150,7 +155,7 @@ class DirectGets:
                 return
             up_to -= 1
         up_to = min(up_to, log.last_seq) if up_to else log.last_seq
-        only = Filter(log, [pattern.encode("latin-1") for pattern in asked["multi_last"]])
+        only = Filter(log, [bytes_of(pattern) for pattern in asked["multi_last"]])
         try:
             seqs = [seq for seq in log.last_seqs(only, up_to) if seq >= asked.get("seq", 0)]
         finally:

@@ -205,17 +205,25 @@ class _Time(Kind):
 
 
 class Enum(Kind):
-    """One of some words. `refusal` makes the message from the value as JSON."""
+    """One of some words. `refusal` makes the message from the value as JSON. read_as_string: as a string first, so that
+    other values are refused as for any string."""
 
     null_is_absent = False
 
-    def __init__(self, words: Mapping[str, str], refusal: Callable[[str], str] | None = None) -> None:
+    go = "string"
+
+    def __init__(
+        self, words: Mapping[str, str], refusal: Callable[[str], str] | None = None, *, read_as_string: bool = False
+    ) -> None:
         self.words = words
+        self.read_as_string = read_as_string
         self.refusal = refusal or (lambda given: f"can not unmarshal {json.dumps(given)}")
 
     def take(self, value: Any, where: str) -> str:
         if type(value) is str and value in self.words:
             return self.words[value]
+        if self.read_as_string and type(value) is not str and value is not None:
+            raise self.refuse(value, where)
         raise DecodeError(self.refusal(_as_json(value)))
 
 
@@ -230,11 +238,11 @@ def _as_json(value: Any) -> str:
 
 
 class List(Kind):
-    """A list of one kind; null is no list."""
+    """A list of one kind; null is no list. pointer: `*` where Go has pointers."""
 
-    def __init__(self, item: Kind) -> None:
+    def __init__(self, item: Kind, pointer: str = "") -> None:
         self.item = item
-        self.go = f"[]{item.go}"
+        self.go = f"[]{pointer}{item.go}"
 
     def take(self, value: Any, where: str) -> list[Any]:
         if not isinstance(value, list):
@@ -298,7 +306,9 @@ DEPTH_MAX: Final = 100
 def _syntax(text: str, e: json.JSONDecodeError) -> DecodeError:
     if not text[e.pos:].strip(_BLANK) or e.msg.startswith("Unterminated"):
         return DecodeError("unexpected EOF")
-    return DecodeError(f"invalid character {text[e.pos]!r} looking for beginning of value at offset {e.pos + 1}")
+    # Go reads bytes, and counts them.
+    before, wrong = text[: e.pos].encode(errors="replace"), chr(text[e.pos].encode(errors="replace")[0])
+    return DecodeError(f"invalid character {wrong!r} looking for beginning of value at offset {len(before) + 1}")
 
 
 def _known(value: Any, kind: Kind) -> Any:

@@ -21,6 +21,10 @@ STREAM_SOURCE: Final = b"Nats-Stream-Source"
 REQUIRED_API_LEVEL: Final = b"Nats-Required-Api-Level"
 KV_OPERATION: Final = b"KV-Operation"
 REQUEST_INFO: Final = b"Nats-Request-Info"
+# Of features that no stream here has
+BATCH_ID: Final = b"Nats-Batch-Id"
+INCREMENT: Final = b"Nats-Incr"
+SCHEDULE: Final = b"Nats-Schedule"
 
 
 def get(block: bytes, name: bytes) -> bytes:

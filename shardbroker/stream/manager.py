@@ -167,13 +167,14 @@ class Manager:
     def on_request(
         self, slot: int, client_id: int, subject: bytes, reply: bytes, headers: bytes, payload: bytes
     ) -> None:
-        name = subject.decode("latin-1")
-        if not name.startswith(PREFIX):
+        if not subject.startswith(PREFIX.encode()):
             # Of our domain: the same under the plain name.
-            name = PREFIX + name.partition(".API.")[2]
-            if name.startswith(tuple(PREFIX + hot for hot in HOT)):
-                self.face.publish(name.encode("latin-1"), payload, reply, headers)
+            subject = PREFIX.encode() + subject.partition(b".API.")[2]
+            if subject.startswith(tuple((PREFIX + hot).encode() for hot in HOT)):
+                self.face.publish(subject, payload, reply, headers)
                 return
+        # Names are text: no stream has one that is no UTF-8.
+        name = subject.decode(errors="replace")
         client = self._client(slot, client_id) if self.face.interest(b"$JS.EVENT.ADVISORY.API") else {}
         self.api.on_request(client, name, reply, headers, payload)
 
@@ -417,6 +418,7 @@ class ShardView:
         self.streams = manager.streams_native
         self.quota = manager.quota
         self.clock = manager.clock
+        self.log = manager.log
         self.sync_interval_ns = manager.sync_interval_ns
         self.make_consumers = manager.make_consumers
 

@@ -41,7 +41,7 @@ def get(request: Request) -> None:
     message = _find(stream, seq, last, following)
     if message is None:
         raise ApiError(Code.NO_MESSAGE_FOUND)
-    shown: dict[str, Any] = {"subject": message.subject.decode("latin-1"), "seq": message.seq}
+    shown: dict[str, Any] = {"subject": message.subject.decode(errors="replace"), "seq": message.seq}
     if message.headers and not asked.get("no_hdr"):
         shown["hdrs"] = base64.b64encode(message.headers).decode()
     if message.payload:

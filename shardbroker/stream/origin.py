@@ -19,7 +19,7 @@ from shardbroker.store.handle import Filter, StoreError
 from shardbroker.stream import headers as h
 from shardbroker.stream.errors import ApiError, Code
 from shardbroker.stream.model import Source, unix_ns
-from shardbroker.subject import is_literal_subject, matches, shard_of
+from shardbroker.subject import bytes_of, is_literal_subject, matches, shard_of, text_of
 from shardbroker.transform import Transform, TransformError
 
 if TYPE_CHECKING:
@@ -242,11 +242,11 @@ class Follow:
             self.stream.capture.touch()
 
     def _moved(self, subject: bytes) -> bytes:
-        text = subject.decode("latin-1")
+        text = text_of(subject)
         for pattern, transform in self._moves:
             if matches(pattern, text):
                 moved = transform.apply(text) if transform is not None else None
-                return moved.encode("latin-1") if moved is not None and is_literal_subject(moved) else subject
+                return bytes_of(moved) if moved is not None and is_literal_subject(moved) else subject
         return subject
 
 

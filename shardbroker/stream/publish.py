@@ -6,14 +6,14 @@ that its acknowledgement would have had.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
 from shardbroker.stream import headers as h
 from shardbroker.stream.errors import ApiError, Code
 from shardbroker.stream.gojson import DecodeError, format_time, parse_duration
-from shardbroker.subject import is_literal_subject, is_valid_subject
+from shardbroker.subject import bytes_of, is_literal_subject, is_valid_subject, text_of
 from shardbroker.transform import Transform
 
 if TYPE_CHECKING:
@@ -29,6 +29,14 @@ class Refused(Exception):
     def __init__(self, error: ApiError) -> None:
         super().__init__(error.description)
         self.error = error
+
+
+# As a stream that has these switched off: to store such a message as it is would not be what its publisher means.
+DISABLED: Final = (
+    (h.BATCH_ID, Code.ATOMIC_PUBLISH_DISABLED),
+    (h.INCREMENT, Code.MESSAGE_INCR_DISABLED),
+    (h.SCHEDULE, Code.MESSAGE_SCHEDULES_DISABLED),
+)
 
 
 def refusal_json(name: str, error: ApiError) -> bytes:
@@ -71,11 +79,13 @@ class Intake:
         config = self._stream.config
         self._transform = (
             Transform(config.subject_transform.src, config.subject_transform.dest)
-            if config.subject_transform is not None
+            if config.subject_transform is not None and config.subject_transform.dest
             else None
         )
         self._republish = (
-            Transform(config.republish.src, config.republish.dest) if config.republish is not None else None
+            Transform(config.republish.src, config.republish.dest)
+            if config.republish is not None and config.republish.dest
+            else None
         )
 
     @property
@@ -93,8 +103,8 @@ class Intake:
 
     def _moved(self, subject: bytes) -> bytes:
         """As the stream's transform has it. What a split leaves nothing of keeps its subject, and is not lost."""
-        moved = self._transform.apply(subject.decode("latin-1")) if self._transform is not None else None
-        return moved.encode("latin-1") if moved is not None and is_literal_subject(moved) else subject
+        moved = self._transform.apply(text_of(subject)) if self._transform is not None else None
+        return bytes_of(moved) if moved is not None and is_literal_subject(moved) else subject
 
     def publish(self, subject: bytes, reply: bytes, block: bytes, payload: bytes) -> int:
         """One message of a publisher: its sequence, 0 when it was refused or is a duplicate."""
@@ -137,6 +147,9 @@ class Intake:
             block = h.without_status(block)
             block = h.remove(block, h.REQUEST_INFO)
         if b"\nNats-" in block:
+            for name, code in DISABLED:
+                if h.get(block, name):
+                    raise ApiError(code)
             self._expected(block, subject)
             msg_id = h.get(block, h.MSG_ID)
             if msg_id and config.mirror is None:
@@ -214,10 +227,10 @@ class Intake:
 
     def _republish_target(self, subject: bytes) -> tuple[bytes, int]:
         assert self._republish is not None
-        moved = self._republish.apply(subject.decode("latin-1"))
+        moved = self._republish.apply(text_of(subject))
         if moved is None or not (is_valid_subject(moved) and is_literal_subject(moved)):
             return b"", 0
-        return moved.encode("latin-1"), self._stream.last_seq_of(subject)
+        return bytes_of(moved), self._stream.last_seq_of(subject)
 
     def _send(
         self, target: bytes, subject: bytes, seq: int, now: int, before: int, block: bytes, payload: bytes

@@ -190,7 +190,7 @@ class Services:
 
     def _refuse(self, subject: bytes, reply: bytes, account: bytes) -> None:
         """Answer a request of an account that has no JetStream."""
-        refusal = refusal_of(subject.decode("latin-1"))
+        refusal = refusal_of(subject.decode(errors="replace"))
         if reply and refusal is not None:
             self._engine.publish(reply, refusal, b"", b"", None, account)
 

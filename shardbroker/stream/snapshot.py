@@ -35,7 +35,7 @@ from shardbroker.stream.gojson import (
 )
 from shardbroker.stream.model import CONFIG, StreamConfig
 from shardbroker.stream.publish import parse_ttl
-from shardbroker.subject import is_literal_subject, is_valid_subject
+from shardbroker.subject import is_literal_subject, is_valid_subject, text_of
 
 if TYPE_CHECKING:
     from shardbroker.stream.manager import Manager
@@ -328,7 +328,7 @@ class _Restore:
             load(consumers)
 
     def _append(self, log: Log, message: archive.Message, now: int) -> None:
-        subject = message.subject.decode("latin-1")
+        subject = text_of(message.subject)
         if not (is_valid_subject(subject) and is_literal_subject(subject)) or message.seq <= log.last_seq:
             raise ValueError(f"a message that cannot be, at sequence {message.seq}")
         if message.seq > log.last_seq + 1:

@@ -11,9 +11,12 @@ Home shard only.
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
+
+import orjson
 
 from shardbroker.clock import Clock
 from shardbroker.hot.engine import Engine
@@ -42,6 +45,10 @@ class Consumers(Protocol):
     def on_deleted(self) -> None: ...
 
 
+class Logger(Protocol):
+    def error(self, text: str, /) -> None: ...
+
+
 class Shard(Protocol):
     """What a stream finds around it."""
 
@@ -55,6 +62,8 @@ class Shard(Protocol):
     sync_interval_ns: int
     make_consumers: Callable[[Stream], Consumers] | None
 
+    @property
+    def log(self) -> Logger: ...
     def make_origin(self, stream: Stream) -> Any: ...
     def on_durable(self, stream: Stream) -> None: ...
 
@@ -74,11 +83,12 @@ class Stream:
         # Changed by updates
         self.config = config
         self.log = open_log(shard, config, directory)
-        domain = f'"domain":"{shard.domain}",' if shard.domain else ""
-        self.answer_head = f'{{"stream":"{self.name}",{domain}"seq":'.encode()
+        said = {"stream": self.name, **({"domain": shard.domain} if shard.domain else {})}
+        self.answer_head = orjson.dumps(said)[:-1] + b',"seq":'
         self.capture = Capture(
-            shard.streams, self.log, self, shard.account.encode(), shard.quota, self.answer_head, refusals(self.name)
-        )
+            shard.streams, self.log, self, shard.account.encode(), shard.quota, self.name.encode(), self.answer_head,
+            refusals(self.name),
+        )  # fmt: skip
         self.window = Window(config.duplicate_window)
         self.intake = Intake(self)
         self.direct = DirectGets(self)
@@ -136,10 +146,17 @@ class Stream:
     def on_batch(self) -> None:
         """What the native side left to us: publishers' messages, direct gets, ends of subjects."""
         for subject, reply, block, payload in self.capture.batch():
-            if subject.startswith(b"$JS.API.DIRECT.GET."):
-                self.direct.get(subject, reply, block, payload)
-            else:
-                self.intake.publish(subject, reply, block, payload)
+            gets = subject.startswith(b"$JS.API.DIRECT.GET.")
+            try:
+                (self.direct.get if gets else self.intake.publish)(subject, reply, block, payload)
+            except Exception:
+                # One message, and an answer for it too: those behind it have done nothing.
+                self.shard.log.error(f"Internal error at {subject!r:.200}: {traceback.format_exc()}".replace("\n", "\\n"))
+                if gets:
+                    self.direct.fail(reply)
+                else:
+                    error = ApiError(Code.STREAM_GENERAL_ERROR, err="internal error")
+                    self.capture.answer(reply, refusal_json(self.name, error))
         for subject, block in self.capture.take_ended():
             if not h.ends_subject(block):
                 self._mark_end(subject)
@@ -253,7 +270,7 @@ class Stream:
     def subject_counts(self, pattern: bytes) -> dict[str, int]:
         """Messages of each subject that matches."""
         with filtered(self.log, pattern) as only:
-            return {subject.decode("latin-1"): count for subject, count in self.log.subjects(only).items()}
+            return {subject.decode(errors="replace"): count for subject, count in self.log.subjects(only).items()}
 
     # -- change and end --
 

@@ -188,3 +188,26 @@ def test_requests_are_answered_after_a_shard_has_died(watched: Broker, workers: 
 
     run(work())
     wait_until(lambda: watched.alive, "the broker")
+
+
+@pytest.mark.parametrize("text", ["", "no_system_account: true"])
+def test_without_a_system_account_of_its_own(fresh_broker: Callable[..., Broker], text: str) -> None:
+    """Accounts ask about themselves, unless there shall be none; the `nats` command's reports do."""
+    broker = fresh_broker(config=text)
+
+    async def work() -> None:
+        client = await nats.connect(f"nats://127.0.0.1:{broker.port}", name="me", allow_reconnect=False)
+        try:
+            if text:
+                with pytest.raises(nats.errors.NoRespondersError):
+                    await client.request("$SYS.REQ.SERVER.PING.CONNZ", b"", timeout=20)
+                return
+            (mine,) = (await ask(client, "$SYS.REQ.SERVER.PING.CONNZ"))["data"]["connections"]
+            assert mine["name"] == "me"
+            (stat,) = (await ask(client, "$SYS.REQ.ACCOUNT.PING.STATZ"))["data"]["account_statz"]
+            assert (stat["acc"], stat["conns"]) == ("$G", 1)
+            assert (await ask(client, "$SYS.REQ.USER.INFO"))["data"]["account"] == "$G"
+        finally:
+            await client.close()
+
+    asyncio.run(work())

@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shardbroker.stream.registry import file_name
+from shardbroker.stream.registry import file_name, name_of
 
 NASTY = ["..", ".", "/", "../../x", "a/b", "/etc/x", "a\\b", "a\0b", "~", "-rf", "a b", "%2e%2e", "\u202e", "é", "日本",
          "x" * 300, "..%2f", "con", "LOCK", "registry.db", "a\nb", "a*", ">", "", "\ud800"]  # fmt: skip
@@ -25,3 +25,10 @@ def test_a_file_name_has_nothing_that_a_file_system_minds(name: str) -> None:
 @given(names, names)
 def test_two_names_have_two_files(a: str, b: str) -> None:
     assert (file_name(a) == file_name(b)) == (a == b)
+
+
+@given(names)
+def test_a_file_tells_its_name_or_nothing(name: str) -> None:
+    found = name_of(file_name(name))
+    assert found in (None, name)
+    assert found == name or len(name.encode(errors="surrogatepass")) > 60 or not name or max(name) >= "\ud800"
