@@ -178,6 +178,7 @@ class Options:
     no_auth_user: str = ""  # a user's name or nkey: who says nothing is this one
     system_account: str = ""  # empty: the usual one, unless no_system_account
     no_system_account: bool = False
+    proxy_protocol: bool = False  # connections to the clients' port may begin with a proxy's header
     auth_block: bool = False  # there is an authorization {} in the file
     auth_callout: AuthCallout | None = None
     operator_mode: OperatorMode | None = field(default=None, repr=False)

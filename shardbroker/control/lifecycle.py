@@ -450,6 +450,8 @@ class Front:
         if not self._stop.is_set():
             where = join_host_port(self.options.host, self.options.port)
             self.log.notice(f"Listening for client connections on {where}")
+            if self.options.proxy_protocol:
+                self.log.notice("PROXY protocol enabled for client connections")
             self.log.notice("Server is ready")
             self._notifier.ready(self._status())
             self._notifier.watch(self._healthy, self._status)

@@ -17,7 +17,7 @@ FIXED = frozenset(
     {
         "workers", "ring_bytes", "control_ring_bytes", "host", "port", "http_host", "http_port", "https_port",
         "http_base_path", "server_name", "cluster_name", "cluster", "websocket",
-        "jetstream", "no_system_account", "auth_callout",
+        "jetstream", "no_system_account", "auth_callout", "proxy_protocol",
     }
 )  # fmt: skip
 # Said without the values.

@@ -240,9 +240,11 @@ class Clients:
         closed_max: int,
         on_ready: Callable[[], None],
         front: Front | None = None,
+        shards: int = 1,
     ) -> None:
         # Whole life
         self._engine = engine
+        self._shards = shards
         self._log = log
         self._clock = clock
         self._on_ready = on_ready
@@ -283,7 +285,9 @@ class Clients:
         nonce = b""
         if self._nonce_required:
             nonce = base64.urlsafe_b64encode(os.urandom(NONCE_BYTES)).rstrip(b"=")
-        line = self._info.line(client_id, ip, nonce, kind)
+        # Of a connection that a proxy may speak for first, the address is not known yet.
+        proxied = kind == "client" and self._options.proxy_protocol
+        line = self._info.line(client_id, "" if proxied else ip, nonce, kind)
         client = Client(client_id, ip, port, self._clock.time_ns(), nonce)
         required = self._auth_required[kind]
         if self._transports is None or not self._transports.wanted(kind):
@@ -313,11 +317,11 @@ class Clients:
     def _apply_transports(self, options: Options) -> None:
         if self._transports is not None:
             self._transports.apply(options)
-        elif options.tls is not None or options.websocket.port:
+        elif options.tls is not None or options.websocket.port or options.proxy_protocol:
             # The libraries behind it cost memory and time to import: only who needs them has them.
             from shardbroker.shard.transports import Transports
 
-            self._transports = Transports(self._engine, options, self)
+            self._transports = Transports(self._engine, options, self, self._shards)
 
     async def drain_transports(self) -> None:
         """Until the last bytes of closed TLS and WebSocket connections are out."""
@@ -329,6 +333,12 @@ class Clients:
         client = self._client(slot, client_id)
         if client is not None and client.transport is not None:
             client.transport.tls = state
+
+    def proxied(self, slot: int, client_id: int, ip: str, port: int) -> None:
+        """A proxy has said whose connection it passes on."""
+        client = self._client(slot, client_id)
+        if client is not None:
+            client.ip, client.port = ip, port
 
     def upgraded(self, slot: int, client_id: int, upgrade: Upgrade) -> None:
         """A WebSocket client's upgrade is done."""

@@ -1,4 +1,5 @@
-"""Connections that speak TLS or WebSocket: their sockets, and the way of their bytes to the engine and back.
+"""Connections that speak TLS or WebSocket, or begin with a proxy's header: their sockets, and the way of their bytes to the
+engine and back.
 
     socket -> recv -> TLS -> WebSocket frames -> Engine.feed            plain NATS from here on, natively
     socket <- send <- TLS <- WebSocket frame  <- Engine.take_output     when the engine says "attention"
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Callable
@@ -20,9 +22,11 @@ from typing import Protocol
 
 from websockets.exceptions import ProtocolError
 
+from shardbroker import errors
 from shardbroker.errors import CloseReason
 from shardbroker.hot.engine import FEED_SLACK, Engine
 from shardbroker.options import Options
+from shardbroker.shard import proxy
 from shardbroker.shard.tls import TlsLayer, TlsState, pinned, server_context
 from shardbroker.shard.websocket import Upgrade, UpgradeError, WebSocketLayer
 
@@ -32,12 +36,15 @@ OUTPUT_BYTES = 256 << 10
 LINGER_SECONDS = 0.5
 TLS_RECORD_HANDSHAKE = 0x16
 WEBSOCKET_HANDSHAKE_SECONDS = 2.0
+# nats-server's proxyProtoReadTimeout
+PROXY_SECONDS = 5.0
 
 
 class Owner(Protocol):
     """What the transports tell the side that knows the clients."""
 
     def secured(self, slot: int, client_id: int, state: TlsState) -> None: ...
+    def proxied(self, slot: int, client_id: int, ip: str, port: int) -> None: ...
     def upgraded(self, slot: int, client_id: int, upgrade: Upgrade) -> None: ...
     def transport_failed(self, slot: int, client_id: int, text: str, *, probe: bool) -> None: ...
 
@@ -45,7 +52,7 @@ class Owner(Protocol):
 class Transports:
     """All connections of a shard whose bytes are transformed."""
 
-    def __init__(self, engine: Engine, options: Options, owner: Owner) -> None:
+    def __init__(self, engine: Engine, options: Options, owner: Owner, shards: int = 1) -> None:
         # Whole life
         self.engine = engine
         self.owner = owner
@@ -54,6 +61,10 @@ class Transports:
         # What comes off a socket, until its layers have it: allocating so much for each read costs more than the copy.
         self.raw = memoryview(bytearray(RECEIVE_BYTES))
         self._open: dict[int, Transport] = {}  # by client id
+        self._shards = shards
+        # Handshakes begun in the second that ends then
+        self._handshakes = 0
+        self._second_ends = 0.0
         # Changed by a reload
         self.options = options
         self._client_context: ssl.SSLContext | None = None
@@ -70,7 +81,7 @@ class Transports:
 
     def wanted(self, kind: str) -> bool:
         """Whether connections of this kind of listener are for us."""
-        return kind == "websocket" or self._client_context is not None
+        return kind == "websocket" or self._client_context is not None or self.options.proxy_protocol
 
     def handshake_seconds(self, kind: str) -> float:
         """Time that a connection has before it must send CONNECT, on top of the time for that."""
@@ -78,16 +89,29 @@ class Transports:
         if kind == "websocket":
             tls = options.websocket.tls
             return (options.websocket.handshake_timeout or WEBSOCKET_HANDSHAKE_SECONDS) + (tls.timeout if tls else 0.0)
-        return options.tls.timeout + options.tls.handshake_first_fallback if options.tls is not None else 0.0
+        seconds = PROXY_SECONDS if options.proxy_protocol else 0.0
+        return seconds + (options.tls.timeout + options.tls.handshake_first_fallback if options.tls is not None else 0.0)
 
     def add(self, kind: str, descriptor: int, slot: int, client_id: int, greeting: bytes) -> None:
         """Own a connection. `greeting`: its INFO, when that is sent in the clear before the handshake."""
         self._open[client_id] = Transport(self, kind, descriptor, slot, client_id, greeting)
         self._open[client_id].start()
 
+    def admits(self) -> bool:
+        """Whether one more handshake may begin in this second (rate_counter.go)."""
+        limit = self.options.tls.connection_rate_limit if self.options.tls is not None else 0
+        if limit <= 0:
+            return True
+        now = asyncio.get_running_loop().time()
+        if now > self._second_ends:
+            self._second_ends, self._handshakes = now + 1.0, 0
+        self._handshakes += 1
+        # Each shard has its part; of a limit below the number of shards each has one.
+        return self._handshakes <= max(1, limit // self._shards)
+
     def greets_in_clear(self, kind: str) -> bool:
         """Whether the INFO goes out before the handshake."""
-        return kind != "websocket" and self.options.tls is not None and not self.options.tls.handshake_first
+        return kind != "websocket" and (self.options.tls is None or not self.options.tls.handshake_first)
 
     def context(self, kind: str) -> ssl.SSLContext | None:
         return self._websocket_context if kind == "websocket" else self._client_context
@@ -175,11 +199,60 @@ class Transport:
             self._limit(transports.handshake_seconds(self._kind), "websocket handshake timeout")
             self._read(self._readable)
             return
-        assert options.tls is not None
-        assert context is not None
         if self._greeting:
             self._send(self._greeting)
-        if self._greeting and options.allow_non_tls:
+        if options.proxy_protocol:
+            fallback = options.tls.handshake_first_fallback if options.tls is not None else 0.0
+            if fallback and not self._greeting:
+                self._timer = self._loop.call_later(fallback, self._greet_late)
+            else:
+                self._await_proxy()
+            self._read(self._proxy_bytes)
+        else:
+            self._look()
+
+    def _greet_late(self) -> None:
+        """Neither a proxy's header nor TLS came in time: a client waits for INFO."""
+        self._greeting = self._transports.engine.take_greeting(self._slot, self._client_id)
+        self._send(self._greeting)
+        self._await_proxy()
+
+    def _await_proxy(self) -> None:
+        self._limit(PROXY_SECONDS, "timeout reading PROXY protocol header", CloseReason.PROTOCOL_VIOLATION)
+
+    def _proxy_bytes(self) -> None:
+        """A proxy's header, or the first bytes of a client that comes without one. They stay in the socket until they are whole;
+        it is not readable again before there are more."""
+        try:
+            data = self._socket.recv(proxy.HEADER_BYTES_MAX, socket.MSG_PEEK)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        try:
+            header = proxy.read(data) if data else proxy.Header(0)
+        except proxy.ProxyError as error:
+            self._fail(f"Error reading PROXY protocol header: {error}", CloseReason.PROTOCOL_VIOLATION)
+            return
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, len(data) + 1 if header is None else 1)
+        if header is None:
+            if _has_ended(self._socket):
+                self._gone(CloseReason.CLIENT_CLOSED)
+            return
+        self._stop_waiting()
+        self._unread()
+        if header.bytes:
+            self._socket.recv(header.bytes)
+        if header.source is not None:
+            self._transports.owner.proxied(self._slot, self._client_id, *header.source)
+        self._look()
+
+    def _look(self) -> None:
+        """Find out whether it is to be TLS."""
+        options, context = self._transports.options, self._transports.context(self._kind)
+        if options.tls is None or context is None:
+            self._settle()
+        elif self._greeting and options.allow_non_tls:
             self._timer = self._loop.call_later(options.tls.timeout, self._settle)
             self._read(self._first_bytes)
         elif not self._greeting and options.tls.handshake_first_fallback:
@@ -229,13 +302,20 @@ class Transport:
             # A reload has taken TLS away meanwhile.
             self._fail("TLS is not served any more", CloseReason.TLS_HANDSHAKE_ERROR)
             return
+        if not self._transports.admits():
+            text = errors.CONNECTION_THROTTLED.text
+            self._send(f"-ERR '{text}'\r\n".encode())
+            self._fail(text, CloseReason.MAX_CONNECTIONS_EXCEEDED, probe=True)
+            return
         self._tls = TlsLayer(context)
         self._limit(options.tls.timeout, "TLS handshake timeout")
         self._read(self._readable)
         self._readable()
 
-    def _limit(self, seconds: float, text: str) -> None:
-        self._timer = self._loop.call_later(seconds, self._fail, text, CloseReason.TLS_HANDSHAKE_ERROR)
+    def _limit(
+        self, seconds: float, text: str, reason: CloseReason = CloseReason.TLS_HANDSHAKE_ERROR
+    ) -> None:
+        self._timer = self._loop.call_later(seconds, self._fail, text, reason)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -496,6 +576,13 @@ class Transport:
             self._unsent = b""
         self._socket.close()
         self._transports.forget(self._client_id)
+
+
+def _has_ended(sock: socket.socket) -> bool:
+    """Whether the other side sends no more, though there are bytes left to read."""
+    poll = select.poll()
+    poll.register(sock, select.POLLRDHUP)
+    return bool(poll.poll(0))
 
 
 def _words(error: ssl.SSLError) -> str:

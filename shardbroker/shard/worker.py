@@ -100,6 +100,7 @@ class Worker:
             closed_max=setup.options.max_closed_clients // setup.shards,
             on_ready=self._ready,
             front=setup.channel,
+            shards=setup.shards,
         )
         eventfd = setup.eventfds[setup.shard] if setup.shards > 1 else -1
         self.selector = Selector(self._engine, self.clients.on_events, eventfd, setup.control_line_max)

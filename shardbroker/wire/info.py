@@ -95,7 +95,7 @@ class InfoLines:
 
     def line(self, client_id: int, client_ip: str, nonce: bytes = b"", kind: str = "client") -> bytes:
         """The line that greets a client, and that tells it of a change. `nonce`: what it has to sign, base64url. `kind`:
-        of its listener, client or websocket."""
+        of its listener, client or websocket. Without an address there is none in it: a proxy has yet to say it."""
         return b"%b%b%b} \r\n" % (self._heads[kind], _client(client_id, client_ip, nonce), self._tails[kind])
 
     def connect_line(
@@ -128,7 +128,8 @@ def _of_websocket(fields: dict[str, Any], options: Options) -> dict[str, Any]:
 
 def _client(client_id: int, client_ip: str, nonce: bytes) -> bytes:
     signed = b',"nonce":"%b"' % nonce if nonce else b""
-    return b',"client_id":%d,"client_ip":%b%b' % (client_id, orjson.dumps(client_ip), signed)
+    address = b',"client_ip":%b' % orjson.dumps(client_ip) if client_ip else b""
+    return b',"client_id":%d%b%b' % (client_id, address, signed)
 
 
 def advertised(options: Options) -> tuple[str, int]:

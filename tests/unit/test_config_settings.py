@@ -150,7 +150,7 @@ def test_no_secret_is_in_a_message() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "gateway { name: x }", "proxy_protocol: true",
+        "gateway { name: x }",
         "cluster { listen: 1, routes: [ tls://a:1 ] }", "cluster { tls { cert_file: x } }",
         "leafnodes { remotes: [ {url: nats://a} ] }",
         "authorization { proxy_required: true }",

@@ -374,7 +374,7 @@ SETTINGS: Final[dict[str, Handler]] = {
     # Unsafe to ignore
     "gateway": _refused("gateways are not served yet; messages would not travel"),
     "proxies": _refused("proxies are not served yet, so the server would admit whom it should not"),
-    "proxy_protocol": _refused("the PROXY protocol is not served yet; no client could connect"),
+    "proxy_protocol": _set("proxy_protocol", values.read_bool),
     # Harmless to go without
     "cluster": _cluster,
     "leafnodes": _links("remotes", "leaf nodes"),
