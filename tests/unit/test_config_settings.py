@@ -166,7 +166,7 @@ def test_what_would_be_unsafe_to_ignore_is_refused(text: str) -> None:
     "text",
     [
         "leafnodes { listen: 127.0.0.1:-1 }", "mqtt { port: 1883 }",
-        "prof_port: 1", "disable_sublist_cache: true", "ocsp: true",
+        "prof_port: 1", "disable_sublist_cache: true", "ocsp: true", "ocsp {}", "ocsp { mode: auto }",
         "connect_error_reports: 1", "feature_flags { x: true }", "write_timeout: retry",
     ],
 )  # fmt: skip
@@ -175,6 +175,24 @@ def test_what_is_harmless_is_warned_about(text: str) -> None:
     assert fields == {}
     assert len(warnings) == 1
     assert warnings[0].startswith("f:1:1: ")
+
+
+@pytest.mark.parametrize("text", ["ocsp: false", "ocsp { mode: never }", "ocsp { mode: Never, url: x }"])
+def test_no_staple_is_wanted(text: str) -> None:
+    assert read(text) == ({}, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("ocsp { mode: always }", "cannot be stapled"), ("ocsp { mode: MUST, urls: [x] }", "cannot be stapled"),
+        ("ocsp { mode: perhaps }", "unsupported ocsp mode"), ("ocsp { mood: never }", "unsupported field"),
+        ("ocsp: 5", "a truth value or a block"),
+    ],
+)  # fmt: skip
+def test_staples_that_are_promised_are_refused(text: str, says: str) -> None:
+    message = refused(text)
+    assert message.startswith("f:1:1: ") and says in message
 
 
 def test_a_cluster_says_that_it_carries_no_messages() -> None:

@@ -267,6 +267,24 @@ def _links(inner: str, what: str) -> Handler:
     return handler
 
 
+def _ocsp(key: str, entry: Entry, into: _File) -> None:
+    """Python's ssl cannot staple. To go without is what `never` says, and what `auto` may come to; the other modes promise
+    clients a staple in every handshake (opts.go, ADR-38)."""
+    mode = entry.value
+    if isinstance(mode, dict):
+        if unknown := mode.keys() - {"mode", "url", "urls"}:
+            raise ValueError(f"unsupported field {sorted(unknown)[0]!r}")
+        mode = values.read_string(mode["mode"]).lower() if "mode" in mode else "auto"
+        if mode not in ("always", "must", "never", "auto"):
+            raise ValueError(f"unsupported ocsp mode {mode!r}")
+    elif not isinstance(mode, bool):
+        raise ValueError("expected a truth value or a block")
+    if mode in ("always", "must"):
+        into.errors.append(f"{entry.place}: {key}: certificates cannot be stapled, and mode {mode} promises that to clients")
+    elif mode in (True, "auto"):
+        into.warnings.append(f"{entry.place}: {key}: certificates are not stapled; clients may ask the authority themselves")
+
+
 def _cluster(key: str, entry: Entry, into: _File) -> None:
     into.fields |= read_cluster(entry, into)
 
@@ -383,8 +401,8 @@ SETTINGS: Final[dict[str, Handler]] = {
     "default_js_domain": _warned("there are no leaf nodes yet, so this has no effect"),
     "prof_port": _warned("profiling over HTTP is a facility of Go; nothing listens for it"),
     "prof_block_rate": _warned("profiling over HTTP is a facility of Go"),
-    "ocsp": _warned("OCSP is not served yet; certificates are not stapled"),
-    "ocsp_cache": _warned("OCSP is not served yet, so this has no effect"),
+    "ocsp": _ocsp,
+    "ocsp_cache": _warned("OCSP answers are not asked for, so this has no effect"),
     "disable_sublist_cache": _warned("the route cache cannot be switched off"),
     "no_sublist_cache": _warned("the route cache cannot be switched off"),
     "connect_error_reports": _warned("there are no leaf nodes yet, so this has no effect"),
