@@ -87,4 +87,28 @@ static inline uint32_t sb_crc32c(uint32_t seed, const char *p, size_t n) {
     return sb_crc32c_fast() ? sb_crc32c_hardware(seed, p, n) : sb_crc32c_portable(seed, p, n);
 }
 
+/* The seed with which these bytes have this checksum. There is exactly one: a checksum is its seed, moved by n bytes, which
+ * can be undone, exclusive-or what the bytes add; so 32 equations with 32 unknowns, solved by elimination. */
+static inline uint32_t sb_crc32c_seed_of(uint32_t crc, const char *p, size_t n) {
+    uint32_t base = sb_crc32c(0, p, n), columns[32], from[32], seed = 0;
+    int bit, i;
+    for (i = 0; i < 32; i++) {
+        columns[i] = sb_crc32c(1u << i, p, n) ^ base;
+        from[i] = 1u << i;
+    }
+    crc ^= base;
+    for (bit = 0; bit < 32; bit++) {
+        /* Of the columns that are left, one that has this bit stands for it; it is taken out of the others. */
+        for (i = bit; i < 32 && !(columns[i] >> bit & 1); i++) {}
+        if (i == 32) return 0;                  /* cannot be */
+        uint32_t column = columns[i], mask = from[i];
+        columns[i] = columns[bit]; from[i] = from[bit];
+        columns[bit] = column; from[bit] = mask;
+        for (i = bit + 1; i < 32; i++)
+            if (columns[i] >> bit & 1) { columns[i] ^= column; from[i] ^= mask; }
+        if (crc >> bit & 1) { crc ^= column; seed ^= mask; }
+    }
+    return seed;
+}
+
 #endif

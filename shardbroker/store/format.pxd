@@ -17,6 +17,7 @@ cdef extern from "shardbroker/store/bytes.h" nogil:
     uint32_t sb_crc32c_hardware(uint32_t seed, const char* p, size_t n)
     int sb_crc32c_fast()
     void sb_crc32c_init()
+    uint32_t sb_crc32c_seed_of(uint32_t crc, const char* p, size_t n)
     const uint64_t SEGMENT_MAGIC
 
 cdef enum:

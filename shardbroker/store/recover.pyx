@@ -7,7 +7,10 @@ Where no record stands the scan looks for the next one that does. Such a gap is 
 that the sequences missing there were durable, it is damage: reported, skipped, and the file is left as it is. If none does, it
 is the end of what was ever promised, so everything behind it is cut off: the log is then a prefix of what was appended.
 
-Files are input: every length is checked before use, and the search for records has a bound.
+A segment whose head cannot be read is read all the same: its records' checksums say with which seed they were made, and two
+that follow each other and agree are no chance. Then the head is damage, and nothing else is.
+
+Files are input: every length is checked before use, and the searches for records have a bound.
 """
 from libc.errno cimport ENOENT
 from libc.stdint cimport int64_t, uint32_t, uint64_t
@@ -17,7 +20,8 @@ from libc.string cimport memcpy, memmove, memset, strlen
 from shardbroker.store.files cimport file_t, files_t
 from shardbroker.store.format cimport (
     FLAG_DISPLACED, KIND_ERASED, KIND_MARK, KIND_MASK, KIND_MESSAGE, KIND_REMOVE, SEGMENT_HEADER_BYTES, SEGMENT_RESERVE,
-    SEGMENT_REWRITTEN, mark_t, padded, page_down, page_up, record_check, record_displaced, record_t, segment_header_t)
+    SEGMENT_REWRITTEN, mark_t, padded, page_down, page_up, record_check, record_displaced, record_t, sb_crc32c_seed_of,
+    segment_header_t)
 from shardbroker.store.index cimport grown, index_clear, index_drop, index_find, index_lost, index_put
 from shardbroker.store.model cimport REMOVED_DELETED, range_t, segment_t
 from shardbroker.store.read cimport seek
@@ -26,6 +30,10 @@ from shardbroker.store.segment cimport (
     segment_shrink, segments_link)
 
 cdef uint64_t SEGMENT_CAPACITY_MAX = <uint64_t>1 << 33     # a header that says more is not believed
+
+cdef enum:
+    SALVAGE_RECORD_BYTES = 1 << 16      # of a record that the seed is worked out from; a mark has 56
+    SALVAGE_TRIES = 1 << 14
 
 cdef uint64_t SEARCH_BYTES_MAX = <uint64_t>4 << 30    # checksums that the search for a record may compute, per log
 
@@ -40,6 +48,8 @@ cdef struct found_t:
     uint32_t flags
     uint64_t end                        # of its records
     bint blank                          # nothing was ever written to it
+    bint headless                       # its head cannot be read, its records can
+    bint gone                           # it could not be read, was never promised, and has been removed
     bint replaced                       # by compaction
     bint clean                          # zeros behind the end
 
@@ -50,6 +60,8 @@ cdef struct hole_t:
     uint64_t first                      # sequence that was expected there
     uint64_t next                       # sequence of what was found behind it; 0: nothing
     bint removed                        # and was removed later: an overwrite that was torn, or damage that costs nothing
+    bint head                           # it begins with a segment's head
+    bint blind                          # not even heads can be read in it: it may have said what else was removed
 
 cdef struct scan_t:
     log_t* log
@@ -131,6 +143,41 @@ cdef bint all_zero(const char* p, uint64_t n) noexcept nogil:
     return True
 
 
+cdef inline bint may_be(const record_t* r, uint64_t room) noexcept nogil:
+    """Whether a record could stand here, whatever the checksums' seed."""
+    cdef int kind = r.kind & KIND_MASK
+    return (sizeof(record_t) <= r.bytes <= room and KIND_MESSAGE <= kind <= KIND_ERASED and r.kind & 0xC0 == 0
+            and r.header_bytes >= -1)
+
+
+cdef bint salvage(segment_t* g, uint64_t size, segment_header_t* h) noexcept nogil:
+    """A head for a segment that has lost its own, from the first two records that agree on a seed."""
+    cdef uint64_t offset = SEGMENT_HEADER_BYTES
+    cdef uint64_t behind
+    cdef uint32_t tries = 0
+    cdef uint32_t salt
+    cdef const record_t* r
+    cdef const record_t* next
+    while offset + 2 * sizeof(record_t) <= size and tries < SALVAGE_TRIES:
+        r = <const record_t*>(g.base + offset)
+        behind = offset + padded(r.bytes)
+        if r.bytes <= SALVAGE_RECORD_BYTES and may_be(r, size - offset) and behind + sizeof(record_t) <= size:
+            next = <const record_t*>(g.base + behind)
+            if may_be(next, size - behind) and next.seq >= r.seq:
+                tries += 1
+                salt = sb_crc32c_seed_of(r.crc, <const char*>r + 4, r.bytes - 4)
+                if record_check(<const char*>r, size - offset, salt) and record_check(<const char*>next, size - behind, salt):
+                    memset(h, 0, sizeof(segment_header_t))
+                    h.salt = salt
+                    h.first_seq = r.seq
+                    # One that was not made by compaction begins with a mark.
+                    if offset == SEGMENT_HEADER_BYTES and (r.kind & KIND_MASK) != KIND_MARK:
+                        h.flags = SEGMENT_REWRITTEN
+                    return True
+        offset += 8
+    return False
+
+
 cdef int load(scan_t* s, found_t* x) noexcept nogil:
     """Its header and its bytes. 0 or a negative errno; damage is none."""
     cdef log_t* log = s.log
@@ -152,21 +199,16 @@ cdef int load(scan_t* s, found_t* x) noexcept nogil:
     x.size = <uint64_t>n
     memset(page, 0, SEGMENT_HEADER_BYTES)
     n = f.read(file, page, SEGMENT_HEADER_BYTES, 0)
-    if n < 0 or not segment_header_read(page, &h) or h.id != x.id or h.covers < h.id or h.capacity > SEGMENT_CAPACITY_MAX:
+    x.headless = (n < 0 or not segment_header_read(page, &h) or h.id != x.id or h.covers < h.id
+                  or h.capacity > SEGMENT_CAPACITY_MAX)
+    if x.headless and (x.size <= SEGMENT_HEADER_BYTES or x.size > SEGMENT_CAPACITY_MAX):
         x.blank = n >= 0 and all_zero(page, SEGMENT_HEADER_BYTES)
         f.close(file)
         return 0
-    x.covers = h.covers
-    x.flags = h.flags
-    x.end_seq = h.end_seq
-    x.capacity = h.capacity
-    x.first_seq = h.first_seq
-    x.segment = segment_new(x.id, h.first_seq, max(h.capacity, x.size))
+    x.segment = segment_new(x.id, 0, x.size if x.headless else max(h.capacity, x.size))
     if x.segment == NULL:
         f.close(file)
         return -ENOENT
-    x.segment.salt = h.salt
-    x.segment.covers = h.covers
     if f.maps:
         answer = f.map(file, x.segment.base, 0, page_up(x.size))
         x.segment.mapped = page_up(x.size)
@@ -176,6 +218,22 @@ cdef int load(scan_t* s, found_t* x) noexcept nogil:
             # What cannot be read is damage like any other.
             memset(x.segment.base + SEGMENT_HEADER_BYTES, 0xFF, x.size - SEGMENT_HEADER_BYTES)
     f.close(file)                       # there may be more segments than descriptors
+    if x.headless:
+        if not salvage(x.segment, x.size, &h):
+            x.blank = all_zero(page, SEGMENT_HEADER_BYTES)
+            segment_free(x.segment)
+            x.segment = NULL
+            return answer
+        h.capacity = x.size
+        h.covers = x.id
+        if h.flags & SEGMENT_REWRITTEN and x + 1 < s.found + s.count:
+            h.covers = (x + 1).id - 1   # numbers have no gaps
+    x.covers = x.segment.covers = h.covers
+    x.flags = h.flags
+    x.end_seq = h.end_seq
+    x.capacity = h.capacity
+    x.first_seq = x.segment.first_seq = h.first_seq
+    x.segment.salt = h.salt
     return answer
 
 
@@ -202,7 +260,7 @@ cdef void add_hole(scan_t* s, uint32_t at, uint64_t offset, uint64_t bytes) noex
     h.bytes = bytes
     h.first = s.log.next_seq
     h.next = 0
-    h.removed = False
+    h.removed = h.blind = h.head = False
     s.hole_open = True
 
 
@@ -345,6 +403,21 @@ cdef bint skip_by_head(scan_t* s, uint32_t at, segment_t* g, uint64_t offset, ui
     return True
 
 
+cdef bint heads_lead(scan_t* s, const segment_t* g, uint64_t offset, uint64_t end) noexcept nogil:
+    """Whether heads of messages can be followed from here to there: overwrites that were torn leave them as they were."""
+    cdef uint64_t seq = s.log.next_seq
+    cdef const record_t* r
+    cdef int kind
+    while offset + sizeof(record_t) <= end:
+        r = <const record_t*>(g.base + offset)
+        kind = r.kind & KIND_MASK
+        if r.bytes < sizeof(record_t) or r.bytes > end - offset or r.seq < seq or (kind != KIND_MESSAGE and kind != KIND_ERASED):
+            return False
+        seq = r.seq + 1
+        offset += padded(r.bytes)
+    return offset == end
+
+
 cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
     cdef found_t* x = &s.found[at]
     cdef segment_t* g = x.segment
@@ -358,7 +431,17 @@ cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
     s.at = at
     x.clean = True
     x.end = offset
-    g.damaged = False
+    g.damaged = x.headless
+    if x.headless:
+        # Of a segment that was promised it is damage; else the write of its beginning was torn, and all of it goes.
+        add_hole(s, at, 0, SEGMENT_HEADER_BYTES)
+        s.holes[s.holes_count - 1].head = True
+    elif x.flags & SEGMENT_REWRITTEN and s.hole_open and x.first_seq > s.log.next_seq:
+        # What is missing behind its first sequence is no loss: compaction left it out.
+        s.holes[s.holes_count - 1].next = s.log.next_seq = x.first_seq
+        s.hole_open = False
+        if s.log.msgs == 0:
+            s.log.first_seq = x.first_seq
     while offset + sizeof(record_t) <= end:
         r = <const record_t*>(g.base + offset)
         if record_check(<const char*>r, end - offset, g.salt):
@@ -376,6 +459,9 @@ cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
             continue
         found = search(s, g, offset + 8, end)
         add_hole(s, at, offset, found - offset)
+        # Zeros are a write that never came: what it would have said was said to nobody.
+        if not heads_lead(s, g, offset, found) and not all_zero(g.base + offset, found - offset):
+            s.holes[s.holes_count - 1].blind = True
         if found == end:
             x.clean = False
             break
@@ -391,7 +477,7 @@ cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
             s.log.first_seq = x.end_seq
     if x.flags & SEGMENT_REWRITTEN:
         g.end_seq = max(g.end_seq, x.end_seq)
-        s.durable = max(s.durable, x.end_seq - 1)       # compaction waits for it
+        s.durable = max(s.durable, max(x.end_seq, g.end_seq) - 1)       # compaction waits for it
     g.used = x.end
 
 
@@ -454,7 +540,7 @@ cdef void missing_front(scan_t* s) noexcept nogil:
     h = &s.holes[0]
     h.at = s.front
     h.offset = h.bytes = 0
-    h.removed = False
+    h.removed = h.blind = h.head = False
     h.first = s.first_seq
     h.next = s.found[s.front].first_seq
 
@@ -466,7 +552,7 @@ cdef bint find_cut(scan_t* s) noexcept nogil:
     cdef uint64_t offset
     for i in range(s.holes_count):
         h = &s.holes[i]
-        if h.next and h.next <= s.first_seq:
+        if h.next and h.next <= s.first_seq and not h.head:
             continue                    # all of it was removed later: its segment was on its way out
         if h.first > s.durable:
             # A segment of which nothing is left goes too: its head names a sequence that will not come.
@@ -495,12 +581,14 @@ cdef void cut(scan_t* s) noexcept nogil:
         log.torn_bytes += end - s.cut_offset
     for i in range(s.cut_at + (s.cut_offset > 0), s.count):
         x = &s.found[i]
-        if x.segment == NULL:
+        if x.replaced or (x.segment == NULL and x.blank):
             continue
         log.torn_bytes += x.size - SEGMENT_HEADER_BYTES if x.size > SEGMENT_HEADER_BYTES else 0
         segment_path(path, log.directory, x.id, b".seg")
-        segment_free(x.segment)
-        x.segment = NULL
+        if x.segment != NULL:
+            segment_free(x.segment)
+            x.segment = NULL
+        x.gone = True
         f.remove(f, path)
 
 
@@ -559,6 +647,8 @@ cdef void report(scan_t* s) noexcept nogil:
         if s.cut_at < s.count and h.at == s.cut_at and h.first > s.durable:
             continue
         if h.removed or (h.next and h.next <= s.first_seq):
+            if h.head or (h.removed and h.blind):
+                log.damaged_bytes += h.bytes
             continue
         log.damaged_bytes += h.bytes
         if h.next == 0:
@@ -652,7 +742,7 @@ cdef int recover(log_t* log) noexcept nogil:
         if s.found[i].segment != NULL:
             last = i
             log.segment_id_next = s.found[i].covers + 1
-        elif s.found[i].covers == 0 and not s.found[i].blank:
+        elif s.found[i].covers == 0 and not s.found[i].blank and not s.found[i].gone:
             log.damaged_segments += 1
             log.segment_id_next = s.found[i].id + 1
     for i in range(s.count):

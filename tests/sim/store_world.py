@@ -143,13 +143,17 @@ class World:
         found = self.snapshot_of_log()
         limits = self.model.limits
         exact = a.messages == b.messages and a.next_seq == b.next_seq
+        # What the limits would have taken out of A may stand where others, which they take first, were removed since.
+        was = a.messages
         a, b = self.expired(a, limits), self.expired(b, limits)
+        kept = self.expired(found, limits)
+        holds(kept.messages == found.messages, "limits are not kept", kept.messages.keys() ^ found.messages.keys())
         report = self.log.recovered()
         reported = damaged and any(report.values())
         lost = self.log.lost()
         for seq, m in found.messages.items():
             holds(
-                m in (a.messages.get(seq), appended.get(seq)) or (reported and m == self.ever.get(seq)),
+                m in (was.get(seq), appended.get(seq)) or (reported and m == self.ever.get(seq)),
                 "altered",
                 seq,
                 m,

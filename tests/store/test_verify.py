@@ -94,3 +94,86 @@ def test_checksums_agree(n: int) -> None:
 def test_checksum_is_crc32c() -> None:
     """The check value of CRC-32C (RFC 3720, appendix B.4, and the usual "123456789")."""
     assert crc32c(b"123456789") == 0xE3069283
+
+
+@pytest.mark.parametrize("head", [bytes(4096), b"\xff" * 4096, b"\0\1" * 2048], ids=["zeros", "ones", "garbage"])
+@pytest.mark.parametrize("storage", ["one segment", "the last", "a middle one", "rewritten"])
+def test_a_lost_head_costs_no_message(tmp_path: Path, head: bytes, storage: str) -> None:
+    """The page with a segment's head, and its copy, is gone; its records say what it said."""
+    several = storage != "one segment"
+    expected = several_segments(tmp_path, rewritten=storage == "rewritten") if several else list(range(1, 201))
+    if not several:
+        fill(tmp_path)
+        # Batches that a mark behind them calls durable
+        store = Store(1)
+        log = Log(store, str(tmp_path))
+        for i in range(2):
+            log.append(b"more", b"%d" % i)
+            log.submit()
+            while log.durable_ticket < log.ticket - 1:
+                store.wait(1.0)
+                store.collect()
+        log.close()
+        store.close()
+        expected += [201, 202]
+    segments = sorted(tmp_path.glob("*.seg"))
+    at = {"the last": -1, "a middle one": len(segments) // 2}.get(storage, 0)
+    data = segments[at].read_bytes()
+    segments[at].write_bytes(head + data[4096:])
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    said = run(tmp_path)
+    assert said.returncode == 1 and "DAMAGED" in said.stdout, said.stdout
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    for _ in range(2):  # it stays so
+        store = Store(0)
+        log = Log(store, str(tmp_path))
+        found = log.recovered()
+        assert (found["damaged_bytes"], found["damaged_segments"], found["torn_bytes"]) == (4096, 0, 0)
+        assert log.lost() == []
+        assert [m.seq for seq in range(1, expected[-1] + 1) if (m := log.get(seq))] == expected
+        log.close()
+        store.close()
+    # And it goes on.
+    store = Store(1)
+    log = Log(store, str(tmp_path))
+    assert log.append(b"new", b"") == expected[-1] + 1
+    log.close()
+    store.close()
+    assert len(list(tmp_path.glob("*.seg"))) >= len(segments)
+
+
+def several_segments(directory: Path, *, rewritten: bool) -> list[int]:
+    """Segments of 16 KiB; the sequences that are alive. rewritten: most of the first are removed, and compaction has been."""
+    store = Store(1)
+    log = Log(store, str(directory), segment_bytes_max=1 << 14)
+
+    def settle() -> None:
+        log.submit()
+        while log.durable_ticket < log.ticket - 1:
+            store.wait(1.0)
+            store.collect()
+            log.submit()
+
+    for i in range(600):
+        log.append(b"a.%d" % (i % 7), b"payload %06d" % i)
+        if i % 20 == 19:
+            settle()
+    alive = list(range(1, 601))
+    if rewritten:
+        before = {path.stat().st_ino for path in directory.glob("*.seg")}
+        for seq in range(1, 301):
+            if seq % 10:
+                log.remove(seq)
+                alive.remove(seq)
+        for _ in range(200):
+            settle()
+            alive.append(log.append(b"more", b""))
+            log.tick(0)
+            if sorted(directory.glob("*.seg"))[0].stat().st_ino not in before:
+                break
+        else:
+            raise AssertionError("never rewritten")
+    settle()
+    log.close()
+    store.close()
+    return alive
