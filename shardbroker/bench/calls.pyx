@@ -44,6 +44,7 @@ cdef enum:
     KIND_ACK = 1
     KIND_BATCH = 2
     KIND_GET = 3
+    OUT_BYTES_MOST = 16 << 20
     OUT_BYTES = 128 * 1024   # output waiting for TCP; more where a request is long
     KEPT_MIN = 1024          # requests by which one may be overtaken, at least
     INBOX_BYTES = 13         # "cccc.nnnnnnnn" after the inbox's prefix
@@ -530,7 +531,9 @@ cdef class Calls:
             raise MemoryError
         for i in range(c.callers):
             a = &c.caller[i]
-            wire_make(&a.w, callers[i], max(OUT_BYTES, 2 * <int>c.request_most), c.frame_most + LINE_MAX)
+            # All that may be in flight has room: else a buffer's worth would be, whatever was asked for.
+            room = min(<int64_t>in_flight * (c.request_most + 64), OUT_BYTES_MOST) + c.request_most + 64
+            wire_make(&a.w, callers[i], max(OUT_BYTES, 2 * <int>c.request_most, room), c.frame_most + LINE_MAX)
             a.number = caller_first + i
             a.limit = limit
             a.subject = a.number * ((c.draws_count if draws else subjects) // max(c.callers_all, 1))
