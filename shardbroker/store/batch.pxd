@@ -9,6 +9,8 @@ cdef enum:
 # The active segment with `need` bytes of room and the batch's mark; NULL: log.state says why. `control`: for marks and
 # removals, which may use the reserve at the segment's end.
 cdef segment_t* batch_room(log_t* log, uint64_t need, bint control) noexcept nogil
+cdef bint batch_quiet(log_t* log) noexcept nogil                   # nothing is under way
+cdef void batch_moved(log_t* log, const char* directory) noexcept nogil  # its directory was renamed; while it is quiet
 cdef void batch_roll(log_t* log) noexcept nogil                    # a new segment, if one can be had
 cdef void batch_mark(log_t* log) noexcept nogil                    # says next_seq and first_seq as they are now
 cdef void batch_skip(log_t* log, uint64_t next_seq) noexcept nogil  # the sequences before it are not used

@@ -12,10 +12,10 @@ would be wanted again.
 from libc.errno cimport EDQUOT, ENOSPC
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memset, strlen
 from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
 
-from shardbroker.hot.memory cimport mem_zero
+from shardbroker.hot.memory cimport mem_alloc, mem_zero
 from shardbroker.store.files cimport file_t, files_t
 from shardbroker.store.format cimport (
     FLAG_DISPLACED, KIND_ERASED, KIND_MARK, KIND_REMOVE, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES, SEGMENT_RESERVE,
@@ -283,6 +283,22 @@ cdef segment_t* batch_room(log_t* log, uint64_t need, bint control) noexcept nog
     elif log.mark == NULL and log.storage != STORAGE_MEMORY:
         put_mark(log, g)
     return g
+
+
+cdef bint batch_quiet(log_t* log) noexcept nogil:
+    """Whether nothing is under way or gathers that has to do with its files."""
+    return (not log.busy and log.compact_job == NULL and log.mark == NULL and log.retired == NULL and log.removals_count == 0
+            and log.erases_count == 0 and log.erases_busy == 0 and not log.stuck)
+
+
+cdef void batch_moved(log_t* log, const char* directory) noexcept nogil:
+    """Its directory has another name. Only while it is quiet."""
+    cdef size_t n = strlen(directory) + 1
+    free(log.directory)
+    log.directory = <char*>mem_alloc(n)
+    memcpy(log.directory, directory, n)
+    if log.write_job != NULL:
+        (<write_job_t*>log.write_job).directory = log.directory
 
 
 cdef void batch_roll(log_t* log) noexcept nogil:

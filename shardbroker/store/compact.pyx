@@ -143,6 +143,10 @@ cdef void find_older(log_t* log, compact_job_t* c, segment_t* until) noexcept no
             c.older = <range_t*>grown(c.older, &capacity, c.older_count, sizeof(range_t))
             c.older[c.older_count].first = g.first_seq
             c.older[c.older_count].last = g.end_seq - 1
+            if g.damaged:
+                # What it has lost it does not know of; without the removal that would be reported again, as missing.
+                c.older[c.older_count].first = g.previous.end_seq if g.previous != NULL else 0
+                c.older[c.older_count].last = g.next.first_seq
             c.older_count += 1
         g = g.next
 

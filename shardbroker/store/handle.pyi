@@ -143,6 +143,9 @@ class Log:
     def recovered(self) -> dict[str, int]:
         """What opening found: torn_bytes, damaged_bytes, damaged_segments, lost_msgs."""
     def state(self) -> State: ...
+    def quiet(self) -> bool:
+        """Whether nothing is being written: then, and in the same turn, its directory may be renamed; moved() says so."""
+    def moved(self, directory: str) -> None: ...
     def segments(self) -> list[tuple[int, int, int, int, int, int, bool]]:
         """(id, first_seq, live, dead, used bytes, live bytes, sealed) of each, oldest first: for tests and tools."""
     def close(self) -> None: ...

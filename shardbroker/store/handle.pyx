@@ -12,6 +12,7 @@ from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from shardbroker.store.batch cimport batch_moved, batch_quiet
 from shardbroker.store.files cimport files_posix, files_reading, files_t
 from shardbroker.store.filter cimport filter_free, filter_id, filter_new, filter_subject
 from shardbroker.store.log cimport (
@@ -240,6 +241,19 @@ cdef class Log:
         if self.log == NULL:
             raise ValueError("the log is closed")
         return self.log
+
+    def quiet(self):
+        """Whether nothing is being written: then, and in the same turn, its directory may be renamed; moved() says so."""
+        return bool(batch_quiet(self.open_log()))
+
+    def moved(self, directory):
+        cdef bytes path = os.fsencode(directory)
+        if not batch_quiet(self.open_log()):
+            raise RuntimeError("the log is being written")
+        if len(path) > 3800 or b"\0" in path:
+            raise ValueError("a directory's path is at most 3800 bytes")
+        if self.log.storage == STORAGE_FILE:
+            batch_moved(self.log, path)
 
     def close(self):
         """Writes and syncs what is left. Blocks."""

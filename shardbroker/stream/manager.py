@@ -93,6 +93,7 @@ class Manager:
         self.limit(tiers)
         # State
         self.streams: dict[str, Stream] = {}
+        self.staged: set[Stream] = set()
         self._changing: dict[str, asyncio.Lock] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -143,7 +144,7 @@ class Manager:
             task.cancel()
         self.api.stop()
         self.peers.stop()
-        for stream in list(self.streams.values()):
+        for stream in [*self.streams.values(), *self.staged]:
             stream.close()
         self.registry.close()
 
@@ -227,23 +228,26 @@ class Manager:
             lock = self._changing[name] = asyncio.Lock()
         return lock
 
-    async def create(self, given: StreamConfig, *, pedantic: bool = False, restored: bool = False) -> Stream:
-        """Make a stream, or find that it is there just so. Raises ApiError. restored: it takes no messages before its
-        loaded() is called, and it must not be there."""
+    def _planned(
+        self, definitions: Definitions, given: StreamConfig, *, pedantic: bool = False
+    ) -> tuple[StreamConfig, int, bool]:
+        return stream_api.plan_create(
+            definitions,
+            given,
+            self.clock.time_ns(),
+            pedantic=pedantic,
+            max_duplicates_ns=self.settings.max_duplicates_ns,
+            limits=self.tiers.limits,
+            check_reserved=self._check_reserved,
+        )
+
+    async def create(self, given: StreamConfig, *, pedantic: bool = False) -> Stream:
+        """Make a stream, or find that it is there just so. Raises ApiError."""
         async with self._lock(given.name):
-            now = self.clock.time_ns()
             directory = self._directory(given.name)
 
             def plan(definitions: Definitions) -> tuple[StreamConfig, int, bool, Path | None]:
-                config, created_ns, new = stream_api.plan_create(
-                    definitions,
-                    given,
-                    now,
-                    pedantic=pedantic,
-                    max_duplicates_ns=self.settings.max_duplicates_ns,
-                    limits=self.tiers.limits,
-                    check_reserved=self._check_reserved,
-                )
+                config, created_ns, new = self._planned(definitions, given, pedantic=pedantic)
                 # What a deletion left that was interrupted goes before the stream is there: it is not its own.
                 old = self._set_aside(directory) if new else None
                 make_directory(directory)
@@ -254,21 +258,74 @@ class Manager:
                 await self.in_thread(shutil.rmtree, old, True)
             existing = self.streams.get(given.name)
             if existing is not None:
-                if restored:
-                    raise ApiError(Code.STREAM_NAME_EXIST_RESTORE_FAILED)
                 return existing
             stream = self._open(config, created_ns)
             if stream is None:
                 if new:
                     await self.registry.run(lambda definitions: definitions.remove(given.name))
                 raise ApiError(Code.STREAM_STORE_FAILED, err="error creating store for stream")
-            if restored:
-                return stream
-            stream.start()
-            stream.follow()
-            await self._told()
-            advisories.stream_action(self, stream.name, "create")
+            await self._begin(stream)
             return stream
+
+    async def _begin(self, stream: Stream, prepare: Callable[[], None] = lambda: None) -> None:
+        stream.start()
+        prepare()
+        stream.follow()
+        await self._told()
+        advisories.stream_action(self, stream.name, "create")
+
+    async def stage(self, given: StreamConfig) -> Stream:
+        """A stream that is there for nobody yet, to be filled: in a directory among the trash, without a definition, so that
+        nothing is left of it after a crash. Then adopt() or discard(). Raises ApiError, as create() would now."""
+
+        def look(definitions: Definitions) -> tuple[StreamConfig, int]:
+            if given.name in definitions.all:
+                raise ApiError(Code.STREAM_NAME_EXIST_RESTORE_FAILED)
+            config, created_ns, _ = self._planned(definitions, given)
+            definitions.remove(given.name)
+            return config, created_ns
+
+        config, created_ns = await self.registry.run(look)
+        directory = self.directory / "trash" / f"staged-{advisories.new_id()}"
+        make_directory(directory)
+        stream = Stream(self.view, config, created_ns, directory)
+        self.staged.add(stream)
+        return stream
+
+    async def adopt(self, stream: Stream, prepare: Callable[[], None]) -> None:
+        """What was staged, and is durable, becomes a stream like others; `prepare` is called before anyone sees it. Raises
+        ApiError: it is for discard() then."""
+        async with self._lock(stream.name):
+            directory = self._directory(stream.name)
+            while not stream.log.quiet():
+                await asyncio.sleep(0.001)
+                stream.capture.touch()
+            if stream.name in self.streams:
+                raise ApiError(Code.STREAM_NAME_EXIST_RESTORE_FAILED)
+            # Without a pause in between: what the log writes from here on goes to the new place.
+            old = self._set_aside(directory)
+            stream.directory.rename(directory)
+            stream.directory = directory
+            stream.log.moved(str(directory))
+            await self.in_thread(sync_directory, directory.parent)
+
+            def plan(definitions: Definitions) -> None:
+                if stream.name in definitions.all:
+                    raise ApiError(Code.STREAM_NAME_EXIST_RESTORE_FAILED)
+                self._planned(definitions, stream.config)
+
+            await self.registry.run(plan)
+            self.staged.discard(stream)
+            self.streams[stream.name] = stream
+            await self._begin(stream, prepare)
+            if old is not None:
+                await self.in_thread(shutil.rmtree, old, True)
+
+    async def discard(self, stream: Stream) -> None:
+        """What was staged goes."""
+        self.staged.discard(stream)
+        stream.close(deleted=True)
+        await self.in_thread(shutil.rmtree, stream.directory, True)
 
     async def update(self, name: str, given: StreamConfig, *, pedantic: bool = False) -> Stream:
         """Change a stream. Raises ApiError."""

@@ -290,15 +290,22 @@ class _Restore:
         """The stream from the archive; nothing is left of it when that fails."""
         manager = self._manager
         raw = archive.read(path)
-        stream = await manager.create(self._config, restored=True)
+        stream = await manager.stage(self._config)
         try:
-            await self._load(stream, raw)
+            consumers = await self._load(stream, raw)
+            await manager.adopt(stream, lambda: self._consumers(stream, consumers))
         except BaseException:
-            await manager.delete(stream)
+            await manager.discard(stream)
             raise
         return stream
 
-    async def _load(self, stream: Stream, batches: Iterator[list[archive.Item]]) -> None:
+    def _consumers(self, stream: Stream, saved: list[archive.SavedConsumer]) -> None:
+        load = getattr(stream.consumers, "restore", None)
+        if saved and load is not None:
+            load(saved)
+
+    async def _load(self, stream: Stream, batches: Iterator[list[archive.Item]]) -> list[archive.SavedConsumer]:
+        """All messages, durable; the consumers that there were."""
         log, count, last_seq = stream.log, 0, self._last_seq
         now = self._manager.clock.time_ns()
         consumers: list[archive.SavedConsumer] = []
@@ -322,10 +329,7 @@ class _Restore:
             ticket = log.ticket
         if ticket is not None:
             await stream.durable(ticket)
-        stream.loaded()
-        load = getattr(stream.consumers, "restore", None)
-        if consumers and load is not None:
-            load(consumers)
+        return consumers
 
     def _append(self, log: Log, message: archive.Message, now: int) -> None:
         subject = text_of(message.subject)

@@ -104,11 +104,6 @@ class Stream:
         self._configure()
         self.capture.subscribe([subject.encode() for subject in self.config.subjects])
 
-    def loaded(self) -> None:
-        """It was restored: from now on it is a stream like others."""
-        self.start()
-        self.follow()
-
     def follow(self) -> None:
         """Follow the origins that the configuration has, from where the stream is. Needs a running loop."""
         if self.origin is not None:

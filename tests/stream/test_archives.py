@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import cramjam
+import nats.errors
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -252,5 +253,49 @@ def test_what_nats_server_would_check(js: Broker, name: str) -> None:
             count += 1
         assert count == 37 + 1  # and the one that keeps the place of the last
         assert base64.b64encode(members["obs/C/o.dat"][:2]) == b"FgI="
+
+    run(test, js)
+
+
+@pytest.mark.parametrize("storage", ["file", "memory"])
+def test_nobody_sees_a_stream_before_it_is_restored(js: Broker, name: str, storage: str) -> None:
+    """Not by its name, not in lists, not by its subjects; and whoever makes one of that name meanwhile has it."""
+
+    async def test(asker: Asker) -> None:
+        await fill(asker, name)
+        about, data = await backup(asker, name)
+        about["config"]["storage"] = storage
+        await asker.api(f"STREAM.DELETE.{name}")
+
+        async def unseen() -> None:
+            assert (await asker.api(f"STREAM.INFO.{name}"))["error"]["err_code"] == 10059
+            assert name not in ((await asker.api("STREAM.NAMES", {"subject": f"{name}.x"}))["streams"] or [])
+            assert not (await asker.api("STREAM.LIST", {"subject": f"{name}.x"}))["streams"]
+            with pytest.raises(nats.errors.NoRespondersError):
+                await asker.client.request(f"{name}.x", b"", timeout=WATCHDOG_SECONDS)
+
+        async def looking() -> None:
+            while not restored.done():
+                if "error" not in (info := await asker.api(f"STREAM.INFO.{name}")):
+                    # Whole, or not at all
+                    assert info["state"]["messages"] == about["state"]["messages"]
+                    assert info["state"]["consumer_count"] == 1
+
+        await unseen()
+        restored = asyncio.ensure_future(restore(asker, name, about, data))
+        await asyncio.gather(restored, looking(), looking())
+        assert "error" not in restored.result()
+        assert (await asker.publish(f"{name}.x", "new"))["seq"] == 43
+        await asker.api(f"STREAM.DELETE.{name}")
+        # A restore that comes too late for its name leaves the stream that has it alone.
+        answer = await asker.api(f"STREAM.RESTORE.{name}", {"config": about["config"], "state": about["state"]})
+        for at in range(0, len(data), 50_000):
+            await asker.client.request(answer["deliver_subject"], data[at : at + 50_000], timeout=WATCHDOG_SECONDS)
+        await unseen()
+        await asker.create(name, subjects=[f"{name}.>"])
+        await asker.publish(f"{name}.x", "first")
+        done = json.loads((await asker.client.request(answer["deliver_subject"], b"", timeout=WATCHDOG_SECONDS)).data)
+        assert done["error"]["err_code"] == 10130
+        assert (await asker.state(name))["messages"] == 1
 
     run(test, js)
