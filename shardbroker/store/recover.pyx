@@ -61,7 +61,6 @@ cdef struct hole_t:
     uint64_t next                       # sequence of what was found behind it; 0: nothing
     bint removed                        # and was removed later: an overwrite that was torn, or damage that costs nothing
     bint head                           # it begins with a segment's head
-    bint blind                          # not even heads can be read in it: it may have said what else was removed
 
 cdef struct scan_t:
     log_t* log
@@ -260,7 +259,7 @@ cdef void add_hole(scan_t* s, uint32_t at, uint64_t offset, uint64_t bytes) noex
     h.bytes = bytes
     h.first = s.log.next_seq
     h.next = 0
-    h.removed = h.blind = h.head = False
+    h.removed = h.head = False
     s.hole_open = True
 
 
@@ -403,21 +402,6 @@ cdef bint skip_by_head(scan_t* s, uint32_t at, segment_t* g, uint64_t offset, ui
     return True
 
 
-cdef bint heads_lead(scan_t* s, const segment_t* g, uint64_t offset, uint64_t end) noexcept nogil:
-    """Whether heads of messages can be followed from here to there: overwrites that were torn leave them as they were."""
-    cdef uint64_t seq = s.log.next_seq
-    cdef const record_t* r
-    cdef int kind
-    while offset + sizeof(record_t) <= end:
-        r = <const record_t*>(g.base + offset)
-        kind = r.kind & KIND_MASK
-        if r.bytes < sizeof(record_t) or r.bytes > end - offset or r.seq < seq or (kind != KIND_MESSAGE and kind != KIND_ERASED):
-            return False
-        seq = r.seq + 1
-        offset += padded(r.bytes)
-    return offset == end
-
-
 cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
     cdef found_t* x = &s.found[at]
     cdef segment_t* g = x.segment
@@ -459,9 +443,6 @@ cdef void scan_segment(scan_t* s, uint32_t at) noexcept nogil:
             continue
         found = search(s, g, offset + 8, end)
         add_hole(s, at, offset, found - offset)
-        # Zeros are a write that never came: what it would have said was said to nobody.
-        if not heads_lead(s, g, offset, found) and not all_zero(g.base + offset, found - offset):
-            s.holes[s.holes_count - 1].blind = True
         if found == end:
             x.clean = False
             break
@@ -540,7 +521,7 @@ cdef void missing_front(scan_t* s) noexcept nogil:
     h = &s.holes[0]
     h.at = s.front
     h.offset = h.bytes = 0
-    h.removed = h.blind = h.head = False
+    h.removed = h.head = False
     h.first = s.first_seq
     h.next = s.found[s.front].first_seq
 
@@ -647,7 +628,7 @@ cdef void report(scan_t* s) noexcept nogil:
         if s.cut_at < s.count and h.at == s.cut_at and h.first > s.durable:
             continue
         if h.removed or (h.next and h.next <= s.first_seq):
-            if h.head or (h.removed and h.blind):
+            if h.head:
                 log.damaged_bytes += h.bytes
             continue
         log.damaged_bytes += h.bytes
