@@ -15,10 +15,23 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.client import Client
 
 import shardbroker
 from harness import Broker, RawClient, wait_until
 from harness.broker import SERVER
+
+# nats-py writes the PING of flush() at once, and a SUB a little later: only behind the second PING is it certain that the broker
+# has what came before.
+_flush = Client.flush
+
+
+async def _flush_twice(self: Client, *arguments: Any, **named: Any) -> None:
+    await _flush(self, *arguments, **named)
+    await _flush(self, *arguments, **named)
+
+
+Client.flush = _flush_twice  # type: ignore[method-assign]
 
 WORKER_COUNTS = [1] if SERVER else [1, 3]
 

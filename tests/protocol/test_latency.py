@@ -52,13 +52,6 @@ accounts {
 """
 
 
-async def barrier(client: Client) -> None:
-    """Until the broker has what was sent so far. nats-py writes a PING at once and a SUB a little later: only the second PING
-    is behind it."""
-    await client.flush()
-    await client.flush()
-
-
 class Scene:
     """A service, who pays for it, and those who ask. On three shards they are on different ones."""
 
@@ -74,7 +67,7 @@ class Scene:
                 await message.respond(b"well")
 
         subscription = await self.helper.subscribe(subject, cb=answer)
-        await barrier(self.helper)
+        await self.helper.flush()
         return subscription
 
 
@@ -90,7 +83,7 @@ async def scene(broker: Broker) -> AsyncIterator[Scene]:
     made = Scene(*clients)
     try:
         await made.watcher.subscribe("took", cb=take)
-        await barrier(made.watcher)
+        await made.watcher.flush()
         yield made
     finally:
         for client in clients:
@@ -166,7 +159,7 @@ def test_requests_that_nobody_answers(served: Broker) -> None:
                 pass
 
             await at.helper.subscribe("slow", cb=silent)
-            await barrier(at.helper)
+            await at.helper.flush()
             waits = await at.asker.subscribe("inbox")
             await at.asker.publish("slow", b"?", reply="inbox")
             metric = await at.reports.get()
@@ -216,7 +209,7 @@ def test_a_reload_changes_what_is_measured_and_shared(served: Broker) -> None:
             for _ in range(unshared - 1):
                 await at.reports.get()
             other = await at.watcher.subscribe("other")
-            await barrier(at.watcher)
+            await at.watcher.flush()
             reload(CONFIG.replace("took", "other"))
             while "user" in at.asked[-1]:
                 await at.asker.request("ask", b"?", timeout=20)
@@ -236,7 +229,7 @@ def test_several_answers_are_passed_on_and_not_measured(served: Broker) -> None:
                 await message.respond(b"")
 
             await at.helper.subscribe("many", cb=count)
-            await barrier(at.helper)
+            await at.helper.flush()
             answers = await at.asker.subscribe("answers")
             await at.asker.publish("many", b"?", reply="answers")
             assert [(await answers.next_msg(20)).data for _ in range(6)] == [b"0", b"1", b"2", b"3", b"4", b""]
