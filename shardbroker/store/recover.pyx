@@ -533,7 +533,7 @@ cdef bint find_cut(scan_t* s) noexcept nogil:
     cdef uint64_t offset
     for i in range(s.holes_count):
         h = &s.holes[i]
-        if h.next and h.next <= s.first_seq and not h.head:
+        if h.next and (h.next < s.first_seq or (h.next == s.first_seq and not h.head)):
             continue                    # all of it was removed later: its segment was on its way out
         if h.first > s.durable:
             # A segment of which nothing is left goes too: its head names a sequence that will not come.
@@ -628,7 +628,7 @@ cdef void report(scan_t* s) noexcept nogil:
         if s.cut_at < s.count and h.at == s.cut_at and h.first > s.durable:
             continue
         if h.removed or (h.next and h.next <= s.first_seq):
-            if h.head:
+            if h.head and h.next >= s.first_seq:
                 log.damaged_bytes += h.bytes
             continue
         log.damaged_bytes += h.bytes
