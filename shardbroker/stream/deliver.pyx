@@ -448,11 +448,9 @@ cdef uint64_t hub_run(hub_t* h, uint64_t now_ns, int64_t time_ns) noexcept nogil
         h.settled = s.settled_next
         s.settling = False
         retained_settle(s)
-    if h.dirty != NULL and not h.save_asked:
+    if h.dirty != NULL and (h.save_wanted or not h.save_asked):
         h.save_asked = True
-        hub_event(h, NULL, EVENT_SAVE, 0, 0, 0, NULL, 0)
-    elif h.save_wanted and h.dirty != NULL:
-        hub_event(h, NULL, EVENT_SAVE, 1, 0, 0, NULL, 0)
+        hub_event(h, NULL, EVENT_SAVE, h.save_wanted, 0, 0, NULL, 0)
     h.announced = False
     if h.run_first != NULL or h.inbox_bytes:
         return 0
