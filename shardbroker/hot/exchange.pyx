@@ -461,7 +461,8 @@ cdef void answer_arrived(engine_t* e, message_t* m, subscription_t* sub, void* c
         memcpy(at, r.reply, r.reply_bytes)
         at += r.reply_bytes
         # What a stream delivers is seen under the subject that it was stored under.
-        memcpy(at, m.shown, shown_bytes)
+        if shown_bytes:
+            memcpy(at, m.shown, shown_bytes)
         at += shown_bytes
         memcpy(at, m.reply, m.reply_bytes)
         memcpy(at + m.reply_bytes, m.payload, m.payload_bytes)

@@ -102,8 +102,10 @@ cdef measure_t* measure_new(engine_t* e, const import_t* made, connection_t* c, 
     m.person_bytes = person_bytes
     m.why_bytes = why_bytes
     memcpy(m.text, made.results, made.results_bytes)
-    memcpy(m.text + made.results_bytes, person, person_bytes)
-    memcpy(m.text + made.results_bytes + person_bytes, why, why_bytes)
+    if person_bytes:
+        memcpy(m.text + made.results_bytes, person, person_bytes)
+    if why_bytes:
+        memcpy(m.text + made.results_bytes + person_bytes, why, why_bytes)
     free(person)
     return m
 
