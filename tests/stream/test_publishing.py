@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness import Broker
+from harness.raw import msg, pub
 from stream.client import Asker, run
 
 
@@ -38,6 +39,25 @@ def test_fast_and_slow_messages_keep_their_order(js: Broker, name: str) -> None:
         for number in (0, 1, 2, 300, 599):
             got = (await asker.api(f"STREAM.MSG.GET.{name}", {"seq": number + 1}))["message"]
             assert base64.b64decode(got["data"]) == b"%d" % number
+
+    run(test, js)
+
+
+@pytest.mark.parametrize("storage", ["file", "memory"])
+def test_thousands_in_flight_are_answered_in_order(js: Broker, name: str, storage: str) -> None:
+    """A sync makes them due at once; a turn answers a part of them. Whoever asks meanwhile gets an answer, too."""
+    count = 5000
+
+    async def test(asker: Asker) -> None:
+        await asker.create(name, subjects=[name], storage=storage)
+        with js.client() as publisher, js.client() as other:
+            publisher.connect().sub("_INBOX.acks").flush()
+            other.connect().sub(f"{name}.other").flush()
+            publisher.send(pub(name, "x", "_INBOX.acks") * count)
+            for _ in range(50):
+                other.pub(f"{name}.other").expect(msg(f"{name}.other", 1))
+            acks = [json.loads(payload)["seq"] for _, _, payload in publisher.messages(count)]
+        assert acks == list(range(1, count + 1))
 
     run(test, js)
 
