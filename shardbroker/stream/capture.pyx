@@ -35,7 +35,6 @@ cdef extern from "<string.h>" nogil:
 
 cdef enum:
     BACKLOG_BYTES = 32 << 20            # a disk writes that in about 0.1 s
-    ANSWERS_A_TURN = 128                # about 50 us
     BACKLOG_MSGS = 1 << 18
     HEADER_BYTES_MAX = 65535            # math.MaxUint16, as nats-server
     STREAM_NAME_TOKENS = 5              # $JS.API.DIRECT.GET.<stream>.<key>
@@ -171,10 +170,8 @@ cdef void stream_send(stream_t* s, uint64_t seq, const char* reply, uint32_t rep
     mark(s)
 
 
-cdef bint answer_some(stream_t* s) noexcept nogil:
-    """Send answers whose time has come, in the order of the questions. A sync makes a thousand due at once, and others'
-    requests wait meanwhile: so ANSWERS_A_TURN, or a quarter, by which as many go as come. Whether there are more."""
-    cdef uint32_t left = ANSWERS_A_TURN if s.acks_count < 4 * ANSWERS_A_TURN else s.acks_count // 4
+cdef void answer_all(stream_t* s) noexcept nogil:
+    """Send the answers whose time has come, in the order of the questions."""
     cdef streams_t* h = s.home
     cdef engine_t* e = h.e
     cdef log_t* log = s.log
@@ -189,9 +186,6 @@ cdef bint answer_some(stream_t* s) noexcept nogil:
             if log.state != LOG_FAILED:
                 break
             refused = REFUSED_FAILED
-        if left == 0:
-            return True
-        left -= 1
         if refused:
             text = s.texts[refused]
             n = s.texts_bytes[refused]
@@ -216,7 +210,6 @@ cdef bint answer_some(stream_t* s) noexcept nogil:
         s.acks = NULL
         s.acks_capacity = 0
         s.acks_first = 0
-    return False
 
 
 # ---- in ---------------------------------------------------------------------------------------------------------
@@ -583,11 +576,9 @@ cdef void on_damage(void* context, log_t* log, uint64_t first, uint64_t last) no
 
 # ---- the end of a turn ------------------------------------------------------------------------------------------
 
-cdef bint finish(stream_t* s) noexcept nogil:
-    """Whether something is left for the next turn."""
-    cdef bint more = False
+cdef void finish(stream_t* s) noexcept nogil:
     if s.flags & STREAM_CLOSED:
-        return False
+        return
     if s.touched:
         s.touched = False
         log_submit(s.log)
@@ -596,7 +587,7 @@ cdef bint finish(stream_t* s) noexcept nogil:
         if s.backlog_max > BACKLOG_MSGS:
             s.backlog_max = BACKLOG_MSGS
     if s.acks_count:
-        more = answer_some(s)
+        answer_all(s)
     if s.purged:
         s.purged = False
         if s.on_purged != NULL:
@@ -607,7 +598,6 @@ cdef bint finish(stream_t* s) noexcept nogil:
             note(s.home)
         if s.on_stored != NULL:
             s.on_stored(s.consumers)
-    return more
 
 
 cdef uint64_t look_at_ages(streams_t* h) noexcept nogil:
@@ -637,7 +627,6 @@ cdef uint64_t hook(engine_t* e, void* context) noexcept nogil:
     """Everything that a turn has left to do for streams."""
     cdef streams_t* h = <streams_t*>context
     cdef stream_t* s
-    cdef stream_t* later = NULL
     h.running = True
     store_collect(h.store)
     if h.first != NULL and h.tick_at_ns <= e.now_ns:
@@ -646,16 +635,10 @@ cdef uint64_t hook(engine_t* e, void* context) noexcept nogil:
         s = h.dirty
         h.dirty = s.dirty_next
         s.dirty = False
-        if finish(s) and not s.dirty:
-            s.dirty = True
-            s.dirty_next = later
-            later = s
-    h.dirty = later
+        finish(s)
     if h.gets_first != NULL:
         answer_gets(h)
     h.running = False
-    if h.dirty != NULL:
-        return 0
     if h.first == NULL:
         return SB_NEVER
     return h.tick_at_ns
