@@ -284,15 +284,24 @@ cdef void write_connection(engine_t* e, connection_t* c) noexcept nogil:
 cdef void flush(engine_t* e) noexcept nogil:
     """Publish rings, wake shards, then write sockets: nobody can learn of what others cannot see yet."""
     cdef connection_t* c
+    cdef connection_t* first
     if e.shards > 1:
         if e.spilled_shards | e.control_spilled_shards:
             interest_drain_spills(e)
         interest_publish(e)
     while e.dirty != NULL:
-        c = e.dirty
-        e.dirty = c.dirty_next
-        c.flags &= ~<uint32_t>CONNECTION_DIRTY
-        write_connection(e, c)
+        # The last that was marked is the first in the list. It may have a PONG, which is to follow what the others get.
+        first = NULL
+        while e.dirty != NULL:
+            c = e.dirty
+            e.dirty = c.dirty_next
+            c.dirty_next = first
+            first = c
+        while first != NULL:
+            c = first
+            first = c.dirty_next
+            c.flags &= ~<uint32_t>CONNECTION_DIRTY
+            write_connection(e, c)
     engine_after_flush(e)
     if sb_unlikely(e.told_shards != 0):
         interest_publish(e)             # receipts for what has just been written
