@@ -20,6 +20,8 @@ cdef bint deliver_queue(engine_t* e, message_t* m, queue_t** queues, uint32_t co
 
 
 cdef inline void mark_dirty(engine_t* e, connection_t* c) noexcept nogil:
+    """It has something to be written. The list is a stack: whoever flushes turns it round (shard/loop), so that a PONG, which
+    comes after what its connection published, is not written before that."""
     if c.flags & DIRTY_FLAG == 0:
         c.flags |= DIRTY_FLAG
         c.dirty_next = e.dirty
