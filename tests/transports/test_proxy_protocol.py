@@ -57,15 +57,16 @@ def test_whose_connection_it_is(behind: Broker) -> None:
 
 
 def test_headers_in_pieces_and_with_what_follows(behind: Broker) -> None:
-    rest = b'CONNECT {"verbose":false}\r\nSUB b 1\r\nPUB b 2\r\nhi\r\nPING\r\n'
+    # A subject for each: both are subscribed at once, and would hear each other.
+    rest = 'CONNECT {{"verbose":false}}\r\nSUB {0} 1\r\nPUB {0} 2\r\nhi\r\nPING\r\n'
     for header in (LINE, inet("192.0.2.1", 7)):
-        whole = behind.client().send(header + rest)
+        whole = behind.client().send(header + rest.format("whole").encode())
         pieces = behind.client()
         pieces.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for byte in header + rest:
+        for byte in header + rest.format("pieces").encode():
             pieces.send(bytes([byte]))
-        for client in (whole, pieces):
-            client.expect(msg("b", 1, "hi")).expect(b"PONG\r\n")
+        for subject, client in (("whole", whole), ("pieces", pieces)):
+            client.expect(msg(subject, 1, "hi")).expect(b"PONG\r\n")
             client.close()
 
 
