@@ -89,12 +89,10 @@ class JetStreamSettings:
     sync_interval: float = 0.0  # seconds; 0: before each acknowledgement (`always`)
     domain: str = ""
     strict: bool = True
-    unique_tag: str = ""
     # limits {}: of what a client may ask for; 0: no limit
     max_ack_pending: int = 0
     max_request_batch: int = 0
     duplicate_window: float = 0.0
-    max_ha_assets: int = 0
     request_queue_limit: int = 0  # 0: the default
 
 

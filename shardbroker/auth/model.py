@@ -219,7 +219,7 @@ class Resolver:
     """Where account JWTs come from (operator mode)."""
 
     kind: Literal["memory", "url", "full", "cache"] = "memory"
-    url: str = ""
+    url: str = field(default="", repr=False)  # may have a password
     directory: str = ""
     allow_delete: bool = False
     hard_delete: bool = False
@@ -227,6 +227,11 @@ class Resolver:
     ttl: float = 0.0  # 0: for ever
     interval: float = 0.0
     timeout: float = 0.0  # 0: the default
+    # resolver_tls, of kind url only: files as named
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+    insecure: bool = False  # whoever answers is taken for the server
 
 
 @dataclass(frozen=True, slots=True)

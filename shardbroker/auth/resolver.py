@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from shardbroker.auth import nkey
-from shardbroker.auth.jwt import TOKEN_BYTES_MAX
+from shardbroker.auth.jwt import TOKEN_BYTES_MAX, JwtError, decode
 
 SUFFIX: Final = ".jwt"
 DELETED: Final = ".deleted"
@@ -130,6 +130,17 @@ class DirectoryStore:
         except OSError as error:
             temporary.unlink(missing_ok=True)
             raise ResolverError(f"the JWT could not be stored: {error.strerror}") from None
+
+    def save_newer(self, key: str, token: str) -> None:
+        """Put a JWT, which has been checked, unless the one that is there was issued later (dirstore.go saveIfNewer). Raises
+        ResolverError."""
+        before = self.load(key)
+        try:
+            newer = not before or decode(token, "account").issued >= decode(before, "account").issued
+        except JwtError:
+            newer = True
+        if newer and token != before:
+            self.save(key, token)
 
     def delete(self, key: str) -> None:
         """Take an account out. Raises ResolverError."""

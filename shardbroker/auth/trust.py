@@ -32,6 +32,7 @@ from shardbroker.auth.gate import Bearer, Identity, Login, Refusal, check_signat
 from shardbroker.auth.imports import ImportProblem, check_import
 from shardbroker.auth.jwt import JwtError, decode
 from shardbroker.auth.model import Account, Export, Import, OperatorMode
+from shardbroker.auth.remote import UrlStore
 from shardbroker.auth.resolver import AccountStore, DirectoryStore, MemoryStore
 from shardbroker.auth.templates import Subjects, fill
 from shardbroker.transform import TransformError
@@ -144,10 +145,12 @@ class AccountBook(Map[str, Account]):
 
 
 def make_store(mode: OperatorMode) -> AccountStore:
-    """The store that the configuration names."""
+    """The store that the configuration names. Raises ResolverError."""
     resolver = mode.resolver
     if resolver is None or resolver.kind == "memory":
         return MemoryStore(mode.preload)
+    if resolver.kind == "url":
+        return UrlStore(resolver)
     return DirectoryStore(
         resolver.directory,
         allow_delete=resolver.allow_delete,

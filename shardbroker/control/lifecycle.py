@@ -269,15 +269,22 @@ class Front:
         if mode is None:
             return
         # Large, and only for who has operators.
+        from shardbroker.auth.remote import UrlStore
         from shardbroker.auth.resolver import DirectoryStore, ResolverError
         from shardbroker.auth.trust import make_store
 
         store = make_store(mode)
-        if isinstance(store, DirectoryStore):
-            try:
+        try:
+            if isinstance(store, DirectoryStore):
                 store.prepare()
-            except ResolverError as error:
-                raise StartError(str(error)) from error
+                for key, token in mode.preload:
+                    store.save_newer(key, token)
+            elif isinstance(store, UrlStore):
+                # Whether anybody is at home (server.go NewServer).
+                store.source.get("")
+        except ResolverError as error:
+            raise StartError(str(error)) from error
+        if isinstance(store, DirectoryStore):
             self.log.notice(f"Managing all jwt in exclusive directory {mode.resolver.directory if mode.resolver else ''}")
 
     async def _lock_store(self, stack: contextlib.ExitStack) -> None:

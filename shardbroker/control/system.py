@@ -93,6 +93,7 @@ class Requests:
         """A shard's word; `op` begins with system_."""
         others = {
             "system_conns": self._conns_event, "system_statsz": self._statsz_event, "system_latency": self._latency,
+            "system_fetched": self._fetched,
         }  # fmt: skip
         work = others.get(message["op"], self._answer)
         task = asyncio.get_running_loop().create_task(work(shard, message))
@@ -310,6 +311,15 @@ class Requests:
         found = await self._source.ask(where, "describe", query)
         body = report(made, found["client"] if found is not None else {})
         self._send(shard, made.subject.decode("latin-1"), body, made.account.decode())
+
+    async def _fetched(self, shard: int, message: Message) -> None:
+        """An account that a shard has asked a web server for, to all others (shard/fetching.py)."""
+        others = (slot.shard for slot in self._supervisor.shards if slot.shard != shard)
+        told = {"op": "fetched", "query": message["query"]}
+        await asyncio.gather(*(self._supervisor.ask(other, told, ANSWER_SECONDS) for other in others))
+        channel = self._supervisor.shards[shard].channel
+        if channel is not None:
+            channel.send({"re": message["id"]})
 
     # -- commands --
 

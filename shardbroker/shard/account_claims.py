@@ -8,14 +8,16 @@
     $SYS.REQ.ACCOUNT.<key>.CLAIMS.LOOKUP    -                       the JWT
 
 A JWT is stored only if someone trusted has signed it. All shards see it within a second, this one at once. Source:
-nats-server's accounts.go DirAccResolver.Start, handleListRequest, handleDeleteRequest, respondToUpdate; dirstore.go Hash.
+nats-server's accounts.go DirAccResolver.Start, handleListRequest, handleDeleteRequest, respondToUpdate; dirstore.go Hash;
+events.go accountClaimUpdate.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
 
@@ -25,14 +27,59 @@ from shardbroker.auth.resolver import DirectoryStore, ResolverError
 from shardbroker.auth.trust import AccountBook
 from shardbroker.shard.internal import InternalClients, Request
 
+if TYPE_CHECKING:
+    from shardbroker.shard.fetching import AccountFetches
+
 
 class Logger(Protocol):
     def error(self, text: str, /) -> None: ...
     def debug(self, text: str, /) -> None: ...
 
 
-class AccountClaimsService:
-    """Serves the requests of one broker; on one shard only."""
+class _Service:
+    """Requests of the system account that are answered as those about JWTs are."""
+
+    def __init__(
+        self,
+        services: InternalClients,
+        system_account: str,
+        server: Callable[[], dict[str, Any]],
+        log: Logger,
+        on_change: Callable[[], None],
+    ) -> None:
+        self._services = services
+        self._system = system_account
+        self._server = server
+        self._log = log
+        self._on_change = on_change
+        self._ends: list[Callable[[], None]] = []
+
+    def _serve(self, handlers: Mapping[str, Callable[[Request], None]]) -> None:
+        for subject, handler in handlers.items():
+            self._ends.append(self._services.serve(self._system, subject, handler))
+
+    def stop(self) -> None:
+        for end in self._ends:
+            end()
+        self._ends.clear()
+
+    # -- answers --
+
+    def _accept(self, request: Request, account: str, message: str) -> None:
+        self._log.debug(f"{message} - {account}" if account else message)
+        named = {"account": account} if account else {}
+        self._reply(request, {"data": {**named, "code": 200, "message": message}})
+
+    def _refuse(self, request: Request, account: str, message: str, why: str) -> None:
+        self._log.error(f"{message} - {account} - {why}" if account else f"{message} - {why}")
+        named = {"account": account} if account else {}
+        self._reply(request, {"error": {**named, "code": 500, "description": f"{message} - {why}"}})
+
+    def _reply(self, request: Request, body: dict[str, Any]) -> None:
+        self._services.answer(request, orjson.dumps({"server": self._server(), **body}))
+
+class AccountClaimsService(_Service):
+    """The requests of one broker with a directory; on one shard only."""
 
     def __init__(
         self,
@@ -44,31 +91,22 @@ class AccountClaimsService:
         log: Logger,
         on_change: Callable[[], None],
     ) -> None:
-        self._services = services
+        super().__init__(services, system_account, server, log, on_change)
         self._book = book
         self._store = store
-        self._system = system_account
-        self._server = server
-        self._log = log
-        self._on_change = on_change
-        self._ends: list[Callable[[], None]] = []
 
     def start(self) -> None:
-        for subject, handler in (
-            ("$SYS.REQ.CLAIMS.UPDATE", self._update),
-            ("$SYS.REQ.ACCOUNT.*.CLAIMS.UPDATE", self._update_one),
-            ("$SYS.ACCOUNT.*.CLAIMS.UPDATE", self._update_one),
-            ("$SYS.REQ.CLAIMS.LIST", self._list),
-            ("$SYS.REQ.CLAIMS.DELETE", self._delete),
-            ("$SYS.REQ.CLAIMS.PACK", self._pack),
-            ("$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP", self._look_up),
-        ):
-            self._ends.append(self._services.serve(self._system, subject, handler))
-
-    def stop(self) -> None:
-        for end in self._ends:
-            end()
-        self._ends.clear()
+        self._serve(
+            {
+                "$SYS.REQ.CLAIMS.UPDATE": self._update,
+                "$SYS.REQ.ACCOUNT.*.CLAIMS.UPDATE": self._update_one,
+                "$SYS.ACCOUNT.*.CLAIMS.UPDATE": self._update_one,
+                "$SYS.REQ.CLAIMS.LIST": self._list,
+                "$SYS.REQ.CLAIMS.DELETE": self._delete,
+                "$SYS.REQ.CLAIMS.PACK": self._pack,
+                "$SYS.REQ.ACCOUNT.*.CLAIMS.LOOKUP": self._look_up,
+            }
+        )
 
     # -- requests --
 
@@ -76,8 +114,7 @@ class AccountClaimsService:
         self._store_token(request, "")
 
     def _update_one(self, request: Request) -> None:
-        tokens = request.subject.split(".")
-        self._store_token(request, tokens[3] if tokens[1] == "REQ" else tokens[2])
+        self._store_token(request, _named(request))
 
     def _store_token(self, request: Request, named: str) -> None:
         token = request.payload.decode("ascii", "replace").strip()
@@ -139,20 +176,46 @@ class AccountClaimsService:
         else:
             self._accept(request, "", f"deleted {done} accounts")
 
-    # -- answers --
 
-    def _accept(self, request: Request, account: str, message: str) -> None:
-        self._log.debug(f"{message} - {account}" if account else message)
-        named = {"account": account} if account else {}
-        self._reply(request, {"data": {**named, "code": 200, "message": message}})
+class FetchedClaimsService(_Service):
+    """Where a web server has the accounts, a newer JWT of one that is known here; on one shard, which tells the others."""
 
-    def _refuse(self, request: Request, account: str, message: str, why: str) -> None:
-        self._log.error(f"{message} - {account} - {why}" if account else f"{message} - {why}")
-        named = {"account": account} if account else {}
-        self._reply(request, {"error": {**named, "code": 500, "description": f"{message} - {why}"}})
+    def __init__(
+        self,
+        services: InternalClients,
+        fetches: AccountFetches,
+        system_account: str,
+        server: Callable[[], dict[str, Any]],
+        log: Logger,
+        on_change: Callable[[], None],
+    ) -> None:
+        super().__init__(services, system_account, server, log, on_change)
+        self._fetches = fetches
+        self._tasks: set[asyncio.Task[None]] = set()
 
-    def _reply(self, request: Request, body: dict[str, Any]) -> None:
-        self._services.answer(request, orjson.dumps({"server": self._server(), **body}))
+    def start(self) -> None:
+        self._serve({"$SYS.REQ.ACCOUNT.*.CLAIMS.UPDATE": self._update, "$SYS.ACCOUNT.*.CLAIMS.UPDATE": self._update})
+
+    def _update(self, request: Request) -> None:
+        task = asyncio.get_running_loop().create_task(self._take(request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _take(self, request: Request) -> None:
+        account = _named(request)
+        try:
+            known = await self._fetches.update(account, request.payload.decode("ascii", "replace").strip())
+        except JwtError as error:
+            self._refuse(request, account, "jwt update resulted in error", str(error))
+            return
+        self._on_change()
+        self._accept(request, account, "jwt updated" if known else "jwt update skipped")
+
+
+def _named(request: Request) -> str:
+    """The account in the subject of a request about one."""
+    tokens = request.subject.split(".")
+    return tokens[3] if tokens[1] == "REQ" else tokens[2]
 
 
 def pack_hash(tokens: dict[str, str]) -> bytes:

@@ -35,6 +35,7 @@ from shardbroker.wire.redact import redact
 if TYPE_CHECKING:
     from shardbroker.auth.trust import AccountBook, OperatorGate
     from shardbroker.shard.callout import Callout
+    from shardbroker.shard.fetching import AccountFetches
     from shardbroker.shard.operator_callout import OperatorCallout
     from shardbroker.shard.tls import TlsState
     from shardbroker.shard.transports import Transports
@@ -256,7 +257,7 @@ class Clients:
         # Changed by a reload
         self._info = info
         self._set_options(options)
-        self._logins = Logins(options, clock)
+        self._logins = Logins(options, clock, log, front)
         self.accounts = Accounts(engine, options, front, clock)
         self.accounts.watch(self._logins.accounts)
         self._transports: Transports | None = None
@@ -717,6 +718,15 @@ class Clients:
     def operator(self) -> OperatorGate | None:
         """The rules of the operator, if there is one."""
         return self._logins.operator
+
+    @property
+    def fetches(self) -> AccountFetches | None:
+        """Who asks a web server for accounts, if that is where they are."""
+        return self._logins.fetches
+
+    def use_account(self, known: Callable[[str], None]) -> None:
+        """Whom to tell of accounts that were not known before (resolver: URL)."""
+        self._logins.on_account = known
 
     @property
     def account_book(self) -> AccountBook | None:

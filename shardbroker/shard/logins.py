@@ -1,7 +1,7 @@
 """From a CONNECT to an Identity: what auth/ decides at once, and what has to wait meanwhile.
 
     begin(login) --Gate--> Identity or Refusal        at once: nearly always
-                    `----> None, and later settle()   a password hash, an address that has failed too often
+                    `----> None, and later settle()   a password hash, an address that has failed too often, an account to ask for
 
 The connection is paused until then, and its auth_timeout runs on. Home shard only, in its loop.
 """
@@ -21,6 +21,7 @@ from shardbroker.shard.throttle import Throttle
 if TYPE_CHECKING:
     from shardbroker.auth.trust import AccountBook, OperatorGate
     from shardbroker.shard.callout import Callout
+    from shardbroker.shard.fetching import AccountFetches, Front, Logger
     from shardbroker.shard.operator_callout import OperatorCallout
 
 Settle = Callable[[Identity | Refusal], None]
@@ -29,15 +30,19 @@ Settle = Callable[[Identity | Refusal], None]
 class Logins:
     """The logins of one shard."""
 
-    def __init__(self, options: Options, clock: Clock) -> None:
+    def __init__(self, options: Options, clock: Clock, log: Logger, front: Front | None = None) -> None:
         # Whole life
         self._clock = clock
+        self._log = log
+        self._front = front
+        self.on_account: Callable[[str], None] = lambda name: None  # one has been asked for and was not known before
         self._passwords = Passwords()
         self._throttle = Throttle()
         self._changes: object = None  # of the operator's accounts, as last seen
         # Changed by a reload
         self.callout: Callout | OperatorCallout | None = None  # set by whoever has what it needs
         self.operator: OperatorGate | None = None
+        self.fetches: AccountFetches | None = None  # if accounts are asked for over HTTP
         self.apply(options)
         # Under way; kept here because the loop keeps no tasks
         self._tasks: set[asyncio.Task[None]] = set()
@@ -45,13 +50,31 @@ class Logins:
     def apply(self, options: Options) -> None:
         self.gate = Gate(options)
         self._websocket_gate = Gate(options.of_websocket())
-        self.operator = None
+        before, self.operator = self.accounts, None
+        if self.fetches is not None:
+            self.fetches.close()
+            self.fetches = None
         mode = options.operator_mode
         if mode is not None:
             # Large, and only for who has operators.
             from shardbroker.auth.trust import AccountBook, OperatorGate
 
-            self.operator = OperatorGate(mode, AccountBook(mode), options.system_account)
+            book = AccountBook(mode)
+            self.operator = OperatorGate(mode, book, options.system_account)
+            if mode.resolver is not None and mode.resolver.kind == "url":
+                self._ask_for_accounts(book, before, mode.default_sentinel)
+
+    def _ask_for_accounts(self, book: AccountBook, before: AccountBook | None, sentinel: str) -> None:
+        from shardbroker.auth.remote import UrlStore
+        from shardbroker.shard.fetching import AccountFetches
+
+        assert isinstance(book.store, UrlStore)
+        self.fetches = AccountFetches(
+            book, book.store, sentinel, self._clock, self._log, lambda name: self.on_account(name), self._front
+        )
+        if before is not None and isinstance(before.store, UrlStore):
+            book.store.inherit(before.store)
+            self.fetches.refresh()
 
     @property
     def accounts(self) -> AccountBook | None:
@@ -114,7 +137,7 @@ class Logins:
             answer = self.check(login)
         else:
             wait = self._throttle.wait(login.ip, self._now())
-            if wait > 0:
+            if wait > 0 or (self.fetches is not None and self.fetches.lacking(login)):
                 self._start(self._later(login, wait, wanted, done))
                 return None
             answer = self.check(login)
@@ -143,9 +166,14 @@ class Logins:
         for task in self._tasks:
             task.cancel()
         self._passwords.close()
+        if self.fetches is not None:
+            self.fetches.close()
 
     async def _later(self, login: Login, wait: float, wanted: Callable[[], bool], settle: Settle) -> None:
         await asyncio.sleep(wait)
+        # A reload may change whom to ask.
+        while wanted() and (fetches := self.fetches) is not None and (account := fetches.lacking(login)):
+            await fetches.complete(account)
         if not wanted():
             return
         answer = self.check(login)

@@ -8,10 +8,11 @@ Source: nats-server's auth_callout.go, in operator mode.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from shardbroker.auth.claims import user_claims
 from shardbroker.auth.gate import Identity, Login, Refusal
 from shardbroker.auth.jwt import JwtError, get
 from shardbroker.auth.model import AuthCallout
@@ -21,11 +22,15 @@ from shardbroker.shard.internal import NoAnswer
 
 
 class OperatorCallout:
-    """Asks the services of all accounts. `gate()`: the rules as they are now."""
+    """Asks the services of all accounts. `gate()`: the rules as they are now; `know(account)`: ask for an account, where
+    they have to be asked for."""
 
-    def __init__(self, asker: Asker, gate: Callable[[], OperatorGate | None]) -> None:
+    def __init__(
+        self, asker: Asker, gate: Callable[[], OperatorGate | None], know: Callable[[str], Awaitable[None]]
+    ) -> None:
         self._asker = asker
         self._gate = gate
+        self._know = know
 
     def wanted(self, login: Login, answer: Identity | Refusal) -> bool:
         """Whether a service decides on this one: the token is good, and its account delegates."""
@@ -50,6 +55,7 @@ class OperatorCallout:
             response = await self._asker.ask(
                 settings, replace(login, jwt=answer.bearer.token), client, user, answer.bearer.subject
             )
+            await self._know(user_claims(get(response.claims.nats, "jwt", str)).account)
             # Accounts may have changed meanwhile.
             gate = self._gate()
             if gate is None:

@@ -34,7 +34,7 @@ from shardbroker.stream.settings import Tiers, stream_accounts, stream_settings
 from shardbroker.wire.info import NO_ADDRESSES, Addresses
 
 if TYPE_CHECKING:
-    from shardbroker.shard.account_claims import AccountClaimsService
+    from shardbroker.shard.account_claims import AccountClaimsService, FetchedClaimsService
     from shardbroker.shard.callout import Callout
     from shardbroker.shard.operator_callout import OperatorCallout
     from shardbroker.stream.services import Services
@@ -114,7 +114,9 @@ class Worker:
             on_client_ldm=self._client_lame_duck,
             on_answer=lambda message: self.system.on_answer(message),
             on_broker_event=lambda message: self.system.on_broker_event(message),
-            questions=Monitoring(self._engine, self.clients, SystemClock()).ops | self._stream_questions(),
+            questions=Monitoring(self._engine, self.clients, SystemClock()).ops
+            | self._stream_questions()
+            | {"fetched": self._fetched},
         )
         self._engine.introduce(
             orjson.dumps(setup.info(setup.options, False, NO_ADDRESSES).fields["server_name"]), self.clients.introduce, traced
@@ -130,7 +132,7 @@ class Worker:
         # State
         self._lame = False
         self._addresses = NO_ADDRESSES
-        self._claims: AccountClaimsService | None = None
+        self._claims: AccountClaimsService | FetchedClaimsService | None = None
         self._stopped = asyncio.Event()
 
     def _make_system(self) -> System:
@@ -207,9 +209,16 @@ class Worker:
         if settings is None:
             from shardbroker.shard.operator_callout import OperatorCallout
 
-            return OperatorCallout(asker, lambda: self.clients.operator)
+            return OperatorCallout(asker, lambda: self.clients.operator, self._know_account)
         known = {GLOBAL_ACCOUNT, *(account.name for account in options.accounts)}
         return Callout(settings, asker, known.__contains__)
+
+    async def _know_account(self, name: str) -> None:
+        if self.clients.fetches is not None:
+            await self.clients.fetches.complete(name)
+
+    def _fetched(self, query: dict[str, Any]) -> dict[str, Any]:
+        return self.clients.fetches.learn(query) if self.clients.fetches is not None else {}
 
     def _serve_claims(self) -> None:
         """The requests about account JWTs, on one shard for all; what a reload changed counts."""
@@ -220,11 +229,16 @@ class Worker:
         if self._setup.shard or book is None or not system:
             return
         from shardbroker.auth.resolver import DirectoryStore
-        from shardbroker.shard.account_claims import AccountClaimsService
+        from shardbroker.shard.account_claims import AccountClaimsService, FetchedClaimsService
 
         if isinstance(book.store, DirectoryStore):
             self._claims = AccountClaimsService(
                 self.internal, book, book.store, system, self._server, self._log, self.clients.watch_accounts
+            )
+            self._claims.start()
+        elif self.clients.fetches is not None:
+            self._claims = FetchedClaimsService(
+                self.internal, self.clients.fetches, system, self._server, self._log, self.clients.watch_accounts
             )
             self._claims.start()
 
@@ -245,6 +259,10 @@ class Worker:
         self._serve_claims()
         self.clients.use_callout(self._make_callout())
         self._intake.start()
+        if self.clients.fetches is not None and self.streams is not None:
+            # They take in messages though nobody of theirs is there.
+            self.clients.use_account(self.streams.account_known)
+            self.clients.fetches.refresh(*self.streams.kept())
         loop = asyncio.get_running_loop()
         tasks = [loop.create_task(self._watch_usage()), loop.create_task(self.system.tell_statistics())]
         await self._stopped.wait()

@@ -103,11 +103,20 @@ class Services:
 
     def _open_kept(self) -> None:
         """Those of an operator's accounts that have had streams: what is published to them is to be taken in."""
-        directory = Path(self._settings.store_dir) / "jetstream"
-        for entry in sorted(directory.iterdir()) if directory.is_dir() else ():
-            name = name_of(entry.name)
-            if name is not None and name.encode() not in self.managers:
+        for name in self.kept():
+            if name.encode() not in self.managers:
                 self._look_up(name.encode())
+
+    def kept(self) -> list[str]:
+        """Accounts that have, or had, streams on the disk."""
+        directory = Path(self._settings.store_dir) / "jetstream"
+        names = [name_of(entry.name) for entry in sorted(directory.iterdir())] if directory.is_dir() else []
+        return [name for name in names if name is not None]
+
+    def account_known(self, name: str) -> None:
+        """An account of an operator is there that was not before; what is published to its streams is to be taken in."""
+        if name in self.kept():
+            self._look_up(name.encode())
 
     def _look_up(self, account: bytes) -> Manager | None:
         """The account's manager, opened if it may have streams and has none yet."""

@@ -132,6 +132,23 @@ def directory(workers: int, tmp_path: Path) -> Iterator[Broker]:
         yield broker
 
 
+def test_a_directory_is_filled_from_the_file(tmp_path: Path) -> None:
+    """What `nsc generate config --nats-resolver` writes: the system account stands in the file, to begin with."""
+    path = tmp_path / "jwt"
+    newer, older = (estate.account_token(estate.b, issued=issued, name=str(issued)) for issued in (200, 100))
+    path.mkdir()
+    (path / f"{estate.b.public}.jwt").write_text(newer)
+    (path / f"{estate.a.public}.jwt").write_text(estate.account_token(estate.a, issued=100, limits={}))
+    preload = {estate.system: estate.account_token(estate.system), estate.a: estate.account_token(estate.a), estate.b: older}
+    text = f"operator: {estate.operator_token()}\nresolver {{ type: full, dir: '{path}' }}\nresolver_preload {{\n"
+    text += "\n".join(f"  {key.public}: {token}" for key, token in preload.items()) + "\n}\n"
+    with Broker(tmp_path / "broker", config=text) as broker:
+        admin = Admin(broker)
+        assert len(admin.ask("$SYS.REQ.CLAIMS.LIST")["data"]) == 3
+        for key, token in ((estate.a, preload[estate.a]), (estate.b, newer)):
+            assert admin.ask_raw(f"$SYS.REQ.ACCOUNT.{key.public}.CLAIMS.LOOKUP").decode() == token
+
+
 class Admin:
     """A user of the system account that asks, and reads the answers."""
 

@@ -54,6 +54,28 @@ def test_a_directory(tmp_path: Path) -> None:
     )
 
 
+def test_a_web_server() -> None:
+    made = options(
+        f"operator: {OPERATOR}\nresolver: URL(https://me:s3cret@h:9090/jwt)\n"
+        "resolver_tls { ca_file: a, cert_file: c, key_file: k, insecure: true }"
+    ).operator_mode
+    assert made is not None
+    resolver = Resolver("url", "https://me:s3cret@h:9090/jwt", ca_file="a", cert_file="c", key_file="k", insecure=True)
+    assert made.resolver == resolver
+    assert "s3cret" not in repr(made)
+    # The operator's own JWT may say where it is; what a file says goes before.
+    says = estate.operator_token(account_server_url="http://h:9090/jwt/v1/")
+    implied = options(f"operator: {says}").operator_mode
+    assert implied is not None
+    assert implied.resolver == Resolver("url", "http://h:9090/jwt/v1/accounts")
+    stated = options(f"operator: {says}; resolver: MEMORY").operator_mode
+    assert stated is not None
+    assert stated.resolver == Resolver()
+    # nsc writes the address of a server of NATS there.
+    nsc = estate.operator_token(account_server_url="nats://localhost:4222")
+    assert "require an account resolver" in refused(f"operator: {nsc}")
+
+
 def test_trusted_keys_and_the_rest() -> None:
     made = options(
         f"trusted_keys: [{estate.operator.public}]; resolver: MEM; system_account: {estate.system.public}; "
@@ -73,7 +95,12 @@ def test_trusted_keys_and_the_rest() -> None:
         (f"operator: {A}; resolver: MEMORY", "error parsing operator JWT: it is of kind"),
         (f"operator: {OPERATOR}", "operators require an account resolver"),
         (f"operator: {OPERATOR}; resolver: NOTHING", "error parsing account resolver"),
-        (f"operator: {OPERATOR}; resolver: URL(http://localhost:9090/x/)", "over HTTP"),
+        (f"operator: {OPERATOR}; resolver: URL(nats://localhost:4222)", "begins with http:// or https://"),
+        (f"operator: {OPERATOR}; resolver: URL(http://:80/x)", "begins with http:// or https://"),
+        (f"operator: {OPERATOR}; resolver: URL(http://h:99999/x)", "begins with http:// or https://"),
+        (f"operator: {OPERATOR}; resolver: URL(http://h/x); resolver_preload {{ {estate.a.public}: {A} }}", "only available for"),
+        (f"operator: {OPERATOR}; resolver: URL(http://h/x); resolver_tls {{ cert_file: c }}", "missing 'key_file'"),
+        (f"operator: {OPERATOR}; resolver: URL(http://h/x); resolver_tls {{ nonsense: c }}", 'unknown field "nonsense"'),
         (f"operator: {OPERATOR}; resolver {{ type: cache, dir: x }}", "a cache needs other servers"),
         (f"operator: {OPERATOR}; resolver {{ type: full }}", "dir has no value"),
         (f"operator: {OPERATOR}; resolver {{ type: full, dir: /dev/null }}", "accessible directory"),

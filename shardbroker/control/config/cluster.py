@@ -168,4 +168,4 @@ def _tls(entry: Entry) -> None:
 
 
 def _ignored(entry: Entry, report: Report) -> None:
-    report.warning(entry, "has no effect: no messages travel between servers")
+    report.warning(entry, f"{entry.key}: has no effect: no messages travel between servers")

@@ -49,6 +49,7 @@ class Entry:
     line: int
     column: int
     text: str = ""  # a bare word as it was written: `2m` is a number, and a duration where one is wanted
+    key: str = ""  # of an entry of a map, as it was written
     used: bool = False  # some $variable meant it; then an unknown key is no error (parse.go usedVariable)
 
     @property
@@ -118,7 +119,11 @@ class _Reader:
         try:
             tree: Tree[Token] = _parser().parse(text)
         except UnexpectedInput as error:
-            raise self._syntax_error(text, error) from None
+            # A brace too many as the last of a file does no harm in nats-server, and samples have one.
+            at = error.pos_in_stream or 0
+            if text[at:].rstrip() != "}":
+                raise self._syntax_error(text, error) from None
+            return self.document(text[:at])
         return self._entries(tree.children[0])
 
     # -- from tree to entries --
@@ -135,6 +140,7 @@ class _Reader:
             entry = self._value(node.children[1])
             # A key's column is that of its text, behind a quote.
             entry.line, entry.column = _position(token)[0], _position(token)[1] + (token.type != "KEY")
+            entry.key = key
             entries[key] = entry
         self.scopes.pop()
         return entries

@@ -68,6 +68,19 @@ def read_tls(entry: Entry, report: Report) -> TlsSettings | None:
     return TlsSettings(**fields) if len(report.errors) == errors else None
 
 
+def read_client_tls(entry: Entry, report: Report) -> dict[str, Any]:
+    """A `tls {}` block of connections that we make: what of it has an effect (ca_file, cert_file, key_file, insecure)."""
+    values.read_map(entry)
+    fields = read_block(entry, _tls_keys(report), report, 'error parsing tls config, unknown field "{key}"')
+    if bool(fields.get("cert_file")) != bool(fields.get("key_file")):
+        missing = "key_file" if fields.get("cert_file") else "cert_file"
+        report.error(entry, f"missing '{missing}' in TLS configuration")
+    used = {"ca_file", "cert_file", "key_file", "insecure"}
+    for name in sorted(fields.keys() - used):
+        report.warning(entry, f"{name}: of listeners; this has no effect on connections that the server makes")
+    return {name: fields[name] for name in used & fields.keys()}
+
+
 def _tls_keys(report: Report) -> Keys:
     windows = partial(_windows, report=report)
     return keys(
@@ -283,7 +296,7 @@ def _jetstream_keys(report: Report) -> Keys:
             "key ek encryption_key prev_key prev_ek prev_encryption_key cipher tpm": ("ignored", _encryption),
             "extension_hint": ("ignored", clustered),
             "limits": ("limits", partial(_jetstream_limits, report=report)),
-            "unique_tag": ("unique_tag", values.read_string),
+            "unique_tag": ("ignored", clustered),
             "max_outstanding_catchup meta_compact meta_compact_size meta_compact_sync": (
                 "ignored",
                 clustered,
@@ -299,13 +312,13 @@ def _jetstream_keys(report: Report) -> Keys:
 
 def _of_clusters(entry: Entry, report: Report) -> None:
     report.warning(
-        entry, "this is about replicas and other servers, of which there are none: it has no effect"
+        entry, f"{entry.key}: this is about replicas and other servers, of which there are none: it has no effect"
     )
 
 
 def _other_means(entry: Entry, report: Report) -> None:
     report.warning(
-        entry, "the broker bounds this by other means (see docs/configuration.md): it has no effect"
+        entry, f"{entry.key}: the broker bounds this by other means (see docs/configuration.md): it has no effect"
     )
 
 
@@ -329,7 +342,7 @@ def _jetstream_limits(entry: Entry, report: Report) -> dict[str, Any]:
         keys(
             {
                 "max_ack_pending": ("max_ack_pending", values.read_int),
-                "max_ha_assets": ("max_ha_assets", values.read_int),
+                "max_ha_assets": ("ignored", partial(_of_clusters, report=report)),
                 "max_request_batch": ("max_request_batch", values.read_int),
                 "duplicate_window": ("duplicate_window", values.read_duration),
                 "batch": ("batch", partial(_other_means, report=report)),
@@ -337,7 +350,8 @@ def _jetstream_limits(entry: Entry, report: Report) -> dict[str, Any]:
         ),
         report,
     )
-    fields.pop("batch", None)
+    for name in ("batch", "ignored"):
+        fields.pop(name, None)
     return fields
 
 

@@ -177,6 +177,16 @@ def _check(fields: dict[str, Any]) -> None:
                 server_context(tls)
             except ConfigError as error:
                 errors.append(str(error))
+    resolver = o.operator_mode.resolver if o.operator_mode is not None else None
+    if resolver is not None and resolver.kind == "url":
+        # Likewise.
+        from shardbroker.auth.remote import HttpSource
+        from shardbroker.auth.resolver import ResolverError
+
+        try:
+            HttpSource(resolver).open()
+        except ResolverError as error:
+            errors.append(str(error))
     if errors:
         raise ConfigError("\n".join(errors))
 

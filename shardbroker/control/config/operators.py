@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from shardbroker.auth import nkey
 from shardbroker.auth.claims import OperatorClaims, account_claims, operator_claims, user_claims
@@ -18,6 +19,7 @@ from shardbroker.auth.model import OperatorMode, Resolver
 from shardbroker.control.config import values
 from shardbroker.control.config.blocks import Exact, Report, keys, read_block
 from shardbroker.control.config.document import Entry
+from shardbroker.control.config.listeners import read_client_tls
 from shardbroker.limits import PROTOCOL_VERSION
 
 _MEMORY: Final = re.compile(r"(?i)(?:MEM|MEMORY)\s*")
@@ -80,6 +82,10 @@ class Operators:
                 self.report.error(entry, f'pinned account key "{key}" is not a valid public account nkey')
         self.fields["pinned_accounts"] = pinned
 
+    def read_tls(self, entry: Entry) -> None:
+        """resolver_tls: how the web server of `URL(...)` is talked to."""
+        self.fields["tls"] = read_client_tls(entry, self.report)
+
     def read_sentinel(self, entry: Entry) -> None:
         token = values.read_string(entry)
         try:
@@ -101,6 +107,14 @@ class Operators:
                 self.report.errors.append("default sentinel requires operators and accounts")
             # A resolver without operators has nobody to ask for; nats-server takes no notice of it.
             return {}
+        tls = self.fields.pop("tls", {})
+        resolver = self.fields.get("resolver") or self._resolver_of_operator()
+        if resolver is not None and resolver.kind == "url":
+            self.fields["resolver"] = replace(resolver, **tls)
+            if self.fields.get("preload"):
+                self.report.error(
+                    entry, "resolver preloads only available for writeable resolver types MEM/DIR/CACHE_DIR"
+                )
         mode = OperatorMode(**self.fields)
         error = self.report.error
         if mode.operators and mode.trusted_keys:
@@ -119,6 +133,15 @@ class Operators:
         for claims in self.claims:
             self._check_version(entry, claims)
         return {"operator_mode": mode, **({"system_account": system} if system else {})}
+
+    def _resolver_of_operator(self) -> Resolver | None:
+        """Where the operator's own JWT says that its accounts are (opts.go, after operators)."""
+        url = self.claims[0].account_server_url if len(self.claims) == 1 else ""
+        try:
+            return Resolver("url", _checked_url(url).rstrip("/") + "/accounts") if url else None
+        except ValueError:
+            # nsc writes the address of a server of NATS there, for those that are pushed to.
+            return None
 
     def _system_account(self, entry: Entry, named: str, mode: OperatorMode) -> str:
         theirs = [claims.system_account for claims in self.claims if claims.system_account]
@@ -155,15 +178,25 @@ def _operator_token(text: str) -> str:
         return undecorated(file.read(TOKEN_BYTES_MAX))
 
 
+def _checked_url(url: str) -> str:
+    """The address of a web server. Raises ValueError; the text does not show the address, which may have a password."""
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or parts.query or parts.fragment or not url.isascii():
+        raise ValueError("the URL of an account resolver begins with http:// or https:// and a host, and ends with a path")
+    return url
+
+
 def read_resolver(entry: Entry, report: Report) -> Resolver | None:
     """`MEMORY`, `URL(...)`, or a block with type and dir."""
     if isinstance(entry.value, str):
         if _MEMORY.fullmatch(entry.value):
             return Resolver()
         if (match := _URL.fullmatch(entry.value)) and match[1]:
-            raise ValueError(
-                "accounts cannot be asked for over HTTP yet: use MEMORY or a directory of type full"
-            )
+            return Resolver("url", _checked_url(match[1]))
         raise Exact(
             'error parsing account resolver, should be MEM or  URL("url") or a map containing dir and type '
             "state=[FULL|CACHE])"

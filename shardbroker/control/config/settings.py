@@ -377,7 +377,7 @@ SETTINGS: Final[dict[str, Handler]] = {
     ),
     "resolver_preload": _operators(Operators.read_preload),
     "resolver_pinned_accounts": _operators(Operators.read_pinned),
-    "resolver_tls": _warned("accounts are not asked for over HTTP, so this has no effect"),
+    "resolver_tls": _operators(Operators.read_tls),
     "trusted": _operators(Operators.read_trusted_keys),
     "trusted_keys": _operators(Operators.read_trusted_keys),
     "default_sentinel": _operators(Operators.read_sentinel),
