@@ -1,6 +1,7 @@
-"""The npm clients `nats` 2.x and `@nats-io/transport-node` 3.x, where they are installed.
+"""The npm clients `nats` 2.x and `@nats-io/transport-node` 3.x with what is made on it, where they are installed.
 
-SHARDBROKER_TEST_NPM names the folder with node_modules (npm install nats@2 @nats-io/transport-node@3).
+SHARDBROKER_TEST_NPM names the folder with node_modules (npm install nats@2 @nats-io/transport-node@3 @nats-io/kv@3
+@nats-io/obj@3).
 """
 
 from __future__ import annotations
@@ -35,6 +36,22 @@ def command(request: pytest.FixtureRequest) -> list[str]:
 def test_core(command: list[str], broker: Broker, subject: str) -> None:
     done = subprocess.run(
         [*command, str(broker.port), subject, "core"],
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.stdout.split() == ["OK"], done.stdout + done.stderr
+
+
+def test_stores(js: Broker, name: str) -> None:
+    """Buckets of keys and of objects."""
+    node = shutil.which("node")
+    if node is None or not (MODULES / "@nats-io/obj").is_dir() or not (MODULES / "@nats-io/kv").is_dir():
+        pytest.skip("SHARDBROKER_TEST_NPM does not name a folder with @nats-io/kv and @nats-io/obj")
+    script = SCRIPT.with_name("node_stores.mjs")
+    done = subprocess.run(
+        [node, str(script), str(MODULES), str(js.port), name, "5"],
         capture_output=True,
         text=True,
         timeout=SECONDS,
