@@ -16,7 +16,8 @@ from shardbroker.hot.exchange cimport exchange_deliver
 from shardbroker.hot.memory cimport mem_alloc, mem_resize
 from shardbroker.hot.model cimport (
     CONNECTION_BLOCKED, CONNECTION_CLOSING, CONNECTION_FILTERED, CONNECTION_HEADERS, CONNECTION_NO_ECHO, CONNECTION_SINK,
-    SUBSCRIPTION_CLOSED, SUBSCRIPTION_SHADOW, connection_t, members_t, queue_t, route_t, subscription_t, target_t)
+    CONNECTION_TRANSPORT, SUBSCRIPTION_CLOSED, SUBSCRIPTION_SHADOW, connection_t, members_t, queue_t, route_t,
+    subscription_t, target_t)
 from shardbroker.hot.outbound cimport out_append, out_borrow, out_commit, out_extends, out_reserve
 from shardbroker.hot.permissions cimport permissions_receive, replies_note
 from shardbroker.hot.state cimport ARENA_BYTES, EVENT_TRACE, REFERENCE_BYTES, engine_t, message_t, sink_t
@@ -97,7 +98,7 @@ cdef inline void watch_pending(engine_t* e, connection_t* c) noexcept nogil:
 
 
 cdef void append_frame(engine_t* e, message_t* m, connection_t* c, subscription_t* sub) noexcept nogil:
-    """One frame into the connection's own memory; a long payload by reference."""
+    """One frame into the connection's own memory; a long payload by reference, unless it will be read only after the flush."""
     cdef const char* head = m.head
     cdef uint32_t head_bytes = m.head_bytes
     cdef size_t n
@@ -118,8 +119,12 @@ cdef void append_frame(engine_t* e, message_t* m, connection_t* c, subscription_
         sb_copy(p, head, head_bytes)
         copy_sid(p + head_bytes, sub)
         out_commit(c, n)
-        out_borrow(c, m.tail, m.tail_bytes)
-        e.borrowed = True
+        if c.flags & CONNECTION_TRANSPORT:
+            out_append(&e.out, c, m.tail, m.tail_bytes)
+            e.dirty_bytes += n + m.tail_bytes
+        else:
+            out_borrow(c, m.tail, m.tail_bytes)
+            e.borrowed = True
     mark_dirty(e, c)
 
 
@@ -135,7 +140,7 @@ cdef void append_bare_frame(engine_t* e, message_t* m, connection_t* c, subscrip
     copy_sid(p + m.head_bytes - 1, sub)
     memcpy(p + n, m.bare_line, m.bare_line_bytes)
     out_commit(c, n + m.bare_line_bytes)
-    if body_bytes < REFERENCE_BYTES:
+    if body_bytes < REFERENCE_BYTES or c.flags & CONNECTION_TRANSPORT:
         out_append(&e.out, c, body, body_bytes)
         e.dirty_bytes += n + m.bare_line_bytes + body_bytes
     else:
@@ -249,7 +254,8 @@ cdef void deliver_run(engine_t* e, message_t* m, target_t* targets, uint32_t cou
     cdef char* frame = e.arena + e.arena_used
     cdef size_t line_bytes, frame_bytes
     cdef uint32_t i
-    cdef uint32_t odd_flags = CONNECTION_CLOSING | CONNECTION_BLOCKED | CONNECTION_SINK | CONNECTION_FILTERED
+    cdef uint32_t odd_flags = (
+        CONNECTION_CLOSING | CONNECTION_BLOCKED | CONNECTION_SINK | CONNECTION_FILTERED | CONNECTION_TRANSPORT)
     cdef uint32_t need_flags = 0
     cdef uint32_t done = 0
     cdef bint by_reference = m.tail_bytes >= REFERENCE_BYTES

@@ -8,7 +8,9 @@ and, when nobody wants it, answered with 503.
 import os
 
 cimport cython
+from cpython.buffer cimport PyBUF_READ
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset
@@ -62,7 +64,8 @@ from shardbroker.hot.sublist cimport (
     SUBJECT_INVALID, match_t, member_at, route_build, routes_drop_idle, routes_free_dead, subject_check,
     subject_is_literal, subject_tokens, sublist_match, sublist_queue, sublist_subject, sublist_walk)
 from shardbroker.hot.transform cimport mapping_apply, mappings_set
-from shardbroker.hot.transport cimport transport_blocked, transport_feed, transport_hungry, transport_take
+from shardbroker.hot.transport cimport (
+    transport_blocked, transport_feed, transport_hungry, transport_sent, transport_take)
 from shardbroker.hot.watch cimport watches_free
 from shardbroker.shm.directory cimport directory_map
 from shardbroker.shm.layout cimport SB_SLOT_READY, SegmentMap, slot_epoch, slot_state
@@ -1518,16 +1521,19 @@ cdef class Engine:
         cdef connection_t* c = self.find(slot, client_id)
         return c != NULL and transport_hungry(c)
 
-    def take_output(self, uint32_t slot, uint64_t client_id, size_t most):
-        """The next plain bytes of a transport's output, at most so many; empty when there is none, or it may not go yet."""
+    def output(self, uint32_t slot, uint64_t client_id):
+        """The next plain bytes of a transport's output where they lie: valid until `output_taken`. None when there are
+        none, or they may not go yet."""
         cdef connection_t* c = self.find(slot, client_id)
-        cdef size_t n
         if c == NULL or c.flags & (CONNECTION_BLOCKED | CONNECTION_HELD | CONNECTION_CLOSING) or c.pending_bytes == 0:
-            return b""
-        n = min(most, <size_t>c.pending_bytes)
-        out = PyBytes_FromStringAndSize(NULL, n)
-        transport_take(&self.e, c, PyBytes_AS_STRING(out), n)
-        return out
+            return None
+        return PyMemoryView_FromMemory(c.spans[c.spans_first].data, c.spans[c.spans_first].bytes, PyBUF_READ)
+
+    def output_taken(self, uint32_t slot, uint64_t client_id, size_t n):
+        """The first n bytes of what `output` gave are on their way; the memory is ours again."""
+        cdef connection_t* c = self.find(slot, client_id)
+        if c != NULL and c.flags & CONNECTION_CLOSING == 0:
+            transport_sent(&self.e, c, min(n, <size_t>c.pending_bytes))
 
     def take_greeting(self, uint32_t slot, uint64_t client_id):
         """All of a transport's output so far, although it waits: the INFO, when it is to go out in the clear after all."""

@@ -12,6 +12,10 @@ from shardbroker.hot.bytes cimport SB_SLACK
 from shardbroker.hot.memory cimport mem_alloc, mem_resize
 from shardbroker.hot.model cimport chunk_t, connection_t, span_t
 
+cdef enum:
+    PIECE_LEAST = 256                   # less room at a chunk's end is left
+    KEEP_BYTES = 1024                   # shorter spans of our own between kept ones are copied too
+
 
 cdef chunk_t* chunk_take(outbound_t* o, uint32_t size_class, size_t capacity) noexcept nogil:
     cdef chunk_t* k
@@ -97,11 +101,20 @@ cdef char* out_reserve_slow(outbound_t* o, connection_t* c, size_t n) noexcept n
 
 
 cdef void out_append(outbound_t* o, connection_t* c, const char* data, size_t n) noexcept nogil:
-    """Copy n bytes behind what is there."""
-    if n == 0:
-        return
-    memcpy(out_reserve(o, c, n), data, n)
-    out_commit(c, n)
+    """Copy n bytes behind what is there; many go in pieces, so that no chunk stays half empty."""
+    cdef size_t room, piece
+    while n > CHUNK_SMALL:
+        room = 0 if c.tail == NULL else c.tail.capacity - c.tail.used
+        if room < PIECE_LEAST:
+            room = CHUNK_LARGE
+        piece = n if n < room else room
+        memcpy(out_reserve(o, c, piece), data, piece)
+        out_commit(c, piece)
+        data += piece
+        n -= piece
+    if n:
+        memcpy(out_reserve(o, c, n), data, n)
+        out_commit(c, n)
 
 
 cdef uint32_t out_gather(connection_t* c, out_iov_t* iov, uint32_t most, size_t* total) noexcept nogil:
@@ -163,22 +176,24 @@ cdef void out_keep(outbound_t* o, connection_t* c) noexcept nogil:
             break
     if not borrowed:
         return
-    # Rebuild the list: owned spans move over, borrowed ones are copied, neighbours join.
+    # Rebuild the list: long owned spans move over, all else is copied, so that neighbours join and chunks are full.
     old = <span_t*>mem_alloc(live * sizeof(span_t))
     memcpy(old, c.spans + c.spans_first, live * sizeof(span_t))
     pending = c.pending_bytes
     c.spans_first = 0
     c.spans_end = 0
-    c.tail = NULL                       # a chunk behind a borrowed span must not be written to before it
+    borrowed = False
     for i in range(live):
-        if old[i].chunk == NULL:
+        if old[i].chunk == NULL or (borrowed and old[i].bytes < KEEP_BYTES):
             out_append(o, c, old[i].data, old[i].bytes)
+            if old[i].chunk != NULL:
+                out_release(o, c, old[i].chunk)
+            borrowed = True
         else:
             if c.spans_end == c.spans_capacity:
                 out_grow_spans(c)
             c.spans[c.spans_end] = old[i]
             c.spans_end += 1
-            c.tail = old[i].chunk
     c.pending_bytes = pending
     free(old)
 

@@ -70,11 +70,16 @@ cdef size_t transport_take(engine_t* e, connection_t* c, char* p, size_t n) noex
         taken += piece
         if taken == n:
             break
-    if taken:
-        connection_sent(e, c, taken)
+    transport_sent(e, c, taken)
+    return taken
+
+
+cdef void transport_sent(engine_t* e, connection_t* c, size_t n) noexcept nogil:
+    """The first n bytes of its output have been taken."""
+    if n:
+        connection_sent(e, c, n)
     if c.spans_first == c.spans_end:
         c.write_deadline_ns = 0
-    return taken
 
 
 cdef void transport_blocked(engine_t* e, connection_t* c, bint blocked) noexcept nogil:

@@ -180,7 +180,7 @@ class TlsLayer:
                 raise EOFError from None
         return n
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Plain bytes to send; `take` gives what comes of them."""
         self._object.write(data)
 

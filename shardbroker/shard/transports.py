@@ -2,7 +2,7 @@
 engine and back.
 
     socket -> recv -> TLS -> WebSocket frames -> Engine.feed            plain NATS from here on, natively
-    socket <- send <- TLS <- WebSocket frame  <- Engine.take_output     when the engine says "attention"
+    socket <- send <- TLS <- WebSocket frame  <- Engine.output          when the engine says "attention"
 
 One Python call chain moves as much as there is, so its cost is spread over all messages of a read or a flush. Limits hold
 before anything is known of a client: one receive buffer serves all, a handshake has its time and its bytes, and what a
@@ -455,34 +455,50 @@ class Transport:
             return
         engine = self._transports.engine
         if self._plain:
-            while not self._unsent:
-                data = engine.take_output(self._slot, self._client_id, OUTPUT_BYTES)
-                if not data:
-                    break
-                self._output(data)
+            while not self._unsent and (data := self._gather()):
+                self._send(data)
         if self._plain and not self._reading and not self._closing and engine.hungry(self._slot, self._client_id):
             self._read(self._readable)
             if self._tls is not None:
                 self._decrypt()
 
-    def _output(self, data: bytes) -> None:
-        """Plain bytes of the engine, through all layers."""
-        if self.websocket is not None:
-            self.websocket.frame(data)
-            data = self.websocket.take()
-        self._write(data)
+    def _gather(self) -> bytes:
+        """The engine's next output, through all layers."""
+        engine = self._transports.engine
+        taken = 0
+        while taken < OUTPUT_BYTES and (piece := engine.output(self._slot, self._client_id)):
+            if not self._wrap(piece):
+                return b""
+            taken += len(piece)
+            engine.output_taken(self._slot, self._client_id, len(piece))
+        return self._wrapped()
+
+    def _wrap(self, data: bytes | memoryview) -> bool:
+        """Plain bytes, into all layers; whether it went well."""
+        if self.websocket is None:
+            return self._encrypt(data)
+        self.websocket.frame(bytes(data))
+        return self._tls is None or self._encrypt(self.websocket.take())
+
+    def _wrapped(self) -> bytes:
+        """What has come out of the layers, for the socket."""
+        if self._tls is not None:
+            return self._tls.take()
+        return self.websocket.take() if self.websocket is not None else b""
+
+    def _encrypt(self, data: bytes | memoryview) -> bool:
+        assert self._tls is not None
+        try:
+            self._tls.write(data)
+        except ssl.SSLError:
+            self._gone(CloseReason.WRITE_ERROR)
+            return False
+        return True
 
     def _write(self, data: bytes) -> None:
         """Bytes below WebSocket, through TLS."""
-        if not data:
-            return
-        if self._tls is not None:
-            try:
-                self._tls.write(data)
-            except ssl.SSLError:
-                self._gone(CloseReason.WRITE_ERROR)
-                return
-            data = self._tls.take()
+        if data and self._tls is not None:
+            data = self._tls.take() if self._encrypt(data) else b""
         self._send(data)
 
     def _send(self, data: bytes) -> None:
@@ -545,8 +561,8 @@ class Transport:
         tls = self._tls
         alive = reason not in (CloseReason.CLIENT_CLOSED, CloseReason.READ_ERROR, CloseReason.WRITE_ERROR)
         if self._plain and alive:
-            if last:
-                self._output(last)
+            if last and self._wrap(last):
+                self._send(self._wrapped())
             if self.websocket is not None:
                 self.websocket.close(reason)
                 self._write(self.websocket.take())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -103,3 +104,20 @@ def test_one_run_of_short_frames_is_one_span() -> None:
     for _ in range(10_000):
         out.append(b"MSG a 1 2\r\nxx\r\n")
     assert out.spans <= 2 + 150_000 // 65_536 + 1
+
+
+@pytest.mark.parametrize("size", [2048, 5000, 16_386, 40_000, 70_000, 300_000])
+def test_what_waits_takes_little_more_memory_than_its_bytes(size: int) -> None:
+    """A receiver that is always behind: payloads are borrowed, the socket takes less, the rest is kept."""
+    out = Outbound()
+    while out.pending < 8 << 20:
+        for _ in range(max(1, 100_000 // size)):
+            out.append(b"MSG subject 1 16384\r\n")
+            out.borrow(b"x" * size)
+        out.send(60_000)
+        out.keep()
+        assert out.owned < out.pending * 1.02 + 3 * 65_536
+    while out.pending:
+        out.send(250_000)
+        assert out.owned < out.pending * 1.02 + 3 * 65_536
+    assert out.owned == 0
