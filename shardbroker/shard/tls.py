@@ -34,14 +34,32 @@ _SUITES = {
     "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA": "ECDHE-ECDSA-AES256-SHA",
     "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA": "ECDHE-RSA-AES128-SHA",
     "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA": "ECDHE-RSA-AES256-SHA",
+    # Behind allow_insecure_cipher_suites. OpenSSL has no RC4 and no 3DES any more.
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256": "ECDHE-ECDSA-AES128-SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256": "ECDHE-RSA-AES128-SHA256",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256": "AES128-GCM-SHA256",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384": "AES256-GCM-SHA384",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256": "AES128-SHA256",
+    "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA",
+    "TLS_RSA_WITH_AES_256_CBC_SHA": "AES256-SHA",
 }
+# All of these are always taken (crypto/tls: "TLS 1.3 ciphersuites are not configurable").
+_SUITES_OF_1_3 = frozenset(("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256"))
 _GO_SUITES = {openssl: name for name, openssl in _SUITES.items()}
 # What is taken when the file names none: forward secrecy and authenticated encryption only.
 _SUITES_DEFAULT = (
     "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:"
     "ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305"
 )
-_CURVES = {"CurveP256": "prime256v1", "CurveP384": "secp384r1", "CurveP521": "secp521r1", "X25519": "X25519"}
+_CURVES = {
+    "CurveP256": "prime256v1",
+    "CurveP384": "secp384r1",
+    "CurveP521": "secp521r1",
+    "X25519": "X25519",
+    "X25519MLKEM768": "X25519MLKEM768",  # OpenSSL 3.5 and newer
+}
+# A list of curves; else one.
+TAKES_CURVES = hasattr(ssl.SSLContext, "set_groups")
 _VERSIONS = {"": ssl.TLSVersion.TLSv1_2, "1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -63,14 +81,8 @@ def _context(settings: TlsSettings, cert_file: str, key_file: str) -> ssl.SSLCon
         context.load_cert_chain(cert_file, key_file, password=_no_password)
     except (OSError, ValueError) as error:
         raise ConfigError(f"error parsing X509 certificate/key pair {cert_file}, {key_file}: {error}") from None
-    suites = [_SUITES[name] for name in settings.cipher_suites if name in _SUITES]
-    try:
-        context.set_ciphers(":".join(suites) if suites else _SUITES_DEFAULT)
-    except ssl.SSLError as error:
-        raise ConfigError(f"tls: cipher suites {settings.cipher_suites}: {error}") from None
-    if settings.curve_preferences:
-        # The standard library takes one; the first is what the operator prefers.
-        context.set_ecdh_curve(_CURVES[settings.curve_preferences[0]])
+    _set_suites(context, settings.cipher_suites)
+    _set_curves(context, settings.curve_preferences)
     if settings.verify or settings.verify_and_map:
         context.verify_mode = ssl.CERT_REQUIRED
         if not settings.ca_file:
@@ -81,6 +93,51 @@ def _context(settings: TlsSettings, cert_file: str, key_file: str) -> ssl.SSLCon
         except (OSError, ValueError) as error:
             raise ConfigError(f"failed to parse root certificate {settings.ca_file}: {error}") from None
     return context
+
+
+def _set_suites(context: ssl.SSLContext, names: tuple[str, ...]) -> None:
+    """Use these suites below TLS 1.3 and no others. Raises ConfigError."""
+    older = [name for name in names if name not in _SUITES_OF_1_3]
+    if unknown := [name for name in older if name not in _SUITES]:
+        raise ConfigError(f"tls: cipher_suites: OpenSSL does not have {', '.join(unknown)}")
+    if names and not older:
+        # None of TLS 1.2, so no TLS 1.2.
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    try:
+        context.set_ciphers(":".join(_SUITES[name] for name in older) or _SUITES_DEFAULT)
+    except ssl.SSLError as error:
+        raise ConfigError(f"tls: cipher_suites: {', '.join(names)}: {error}") from None
+
+
+def _set_curves(context: ssl.SSLContext, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Use these curves and no others, as far as the library takes them: all, or the first that it can. Those that count.
+    Raises ConfigError."""
+    if not names:
+        return ()
+    if TAKES_CURVES:
+        try:
+            context.set_groups(":".join(_CURVES[name] for name in names))  # type: ignore[attr-defined]
+            return names
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"tls: curve_preferences: {', '.join(names)}: {error}") from None
+    for name in names:
+        # Some builds of Python's ssl do not know X25519 here.
+        with contextlib.suppress(OSError, ValueError):
+            context.set_ecdh_curve(_CURVES[name])
+            return (name,)
+    raise ConfigError(f"tls: curve_preferences: this Python's ssl cannot use {' or '.join(names)} alone")
+
+
+def curve_warning(names: tuple[str, ...]) -> str:
+    """What is to be said of a list of curves; empty: all of them count. Raises ConfigError."""
+    used = _set_curves(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), names)
+    if used == names:
+        return ""
+    others = ", ".join(name for name in names if name not in used)
+    return (
+        f"curve_preferences: {used[0]} is used, and who cannot do it is refused; {others} are not used: before 3.15 Python's ssl "
+        "takes one curve"
+    )
 
 
 def _no_password() -> str:

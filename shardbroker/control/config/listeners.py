@@ -10,6 +10,7 @@ from shardbroker.control.config import values
 from shardbroker.control.config.access import read_timeout
 from shardbroker.control.config.blocks import Exact, Keys, Report, keys, read_block
 from shardbroker.control.config.document import Entry
+from shardbroker.errors import ConfigError
 from shardbroker.options import JetStreamSettings, TlsSettings, WebSocketSettings
 
 # ciphersuites.go. The insecure ones need allow_insecure_cipher_suites.
@@ -95,7 +96,7 @@ def _tls_keys(report: Report) -> Keys:
             "verify_cert_and_check_known_urls": ("known_urls", _only_for_routes),
             "allow_insecure_cipher_suites": ("allow_insecure", values.read_bool),
             "cipher_suites": ("cipher_suites", _cipher_suites),
-            "curve_preferences": ("curve_preferences", _curves),
+            "curve_preferences": ("curve_preferences", partial(_curves, report=report)),
             "timeout": ("timeout", partial(read_timeout, report=report)),
             "connection_rate_limit": ("connection_rate_limit", values.read_int),
             "pinned_certs": ("pinned_certs", _pinned),
@@ -157,13 +158,22 @@ def _cipher_suites(entry: Entry) -> tuple[str, ...]:
     return names
 
 
-def _curves(entry: Entry) -> tuple[str, ...]:
+def _curves(entry: Entry, report: Report) -> tuple[str, ...]:
     names = values.read_strings(entry) if entry.value != [] else ()
     if not names:
         raise Exact("error parsing tls config, 'curve_preferences' cannot be empty")
     for name in names:
         if name not in CURVES:
             raise Exact(f"unrecognized curve preference {name}")
+    if len(names) > 1:
+        # It brings the TLS library with it.
+        from shardbroker.shard.tls import curve_warning
+
+        try:
+            if said := curve_warning(names):
+                report.warning(entry, said)
+        except ConfigError as error:
+            raise Exact(str(error)) from None
     return names
 
 
