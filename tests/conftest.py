@@ -8,18 +8,50 @@ that no process, port, shared memory or descriptor is left.
 from __future__ import annotations
 
 import compileall
+import functools
+import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.js.client import JetStreamContext
 
 import shardbroker
 from harness import Broker, RawClient, wait_until
-from harness.broker import SERVER
+from harness.broker import SERVER, WATCHDOG_SECONDS, covered
+
+# How long an example takes says something of the machine and nothing of what is tested.
+hypothesis.settings.register_profile(
+    "shardbroker", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("shardbroker")
+
+
+def _patient(method: Any, name: str, seconds: float) -> Any:
+    """`method`, whose argument `name` is so many seconds where a test does not say otherwise."""
+    signature = inspect.signature(method)
+
+    @functools.wraps(method)
+    def call(*arguments: Any, **named: Any) -> Any:
+        if name not in signature.bind(*arguments, **named).arguments:
+            named[name] = seconds
+        return method(*arguments, **named)
+
+    return call
+
+
+# nats-py gives up after 0.5 to 10 seconds unless told otherwise, which a loaded machine may take.
+for _kind, _method, _name in (
+    (Client, "connect", "connect_timeout"), (Client, "flush", "timeout"), (Client, "request", "timeout"),
+    (JetStreamContext, "__init__", "timeout"), (Subscription, "next_msg", "timeout"),
+):  # fmt: skip
+    setattr(_kind, _method, _patient(getattr(_kind, _method), _name, WATCHDOG_SECONDS))
 
 # nats-py writes the PING of flush() at once, and a SUB a little later: only behind the second PING is it certain that the broker
 # has what came before.
@@ -138,15 +170,7 @@ def on_shards(broker: Broker, connect: Callable[..., RawClient]) -> Callable[...
     def open_all(**options: Any) -> list[RawClient]:
         if broker.workers == 1:
             return [connect(**options) for _ in range(3)]
-        found: dict[int, RawClient] = {}
-        # Placement takes the shard with the fewest connections, so a few rounds always cover all.
-        for _ in range(20 * broker.workers):
-            client = connect(**options)
-            if found.setdefault(broker.shard_of(client), client) is not client:
-                client.close()
-            if len(found) == broker.workers:
-                return [found[n] for n in sorted(found)]
-        raise AssertionError(f"connections came to shards {sorted(found)} only")
+        return [client for (client,) in covered(broker, lambda: connect(**options)).values()]
 
     return open_all
 

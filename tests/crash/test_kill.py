@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from harness import Broker, RawClient, msg, pub, wait_until
+from harness.broker import covered
 
 pytestmark = pytest.mark.ours
 Start = Callable[..., Broker]
@@ -23,17 +24,7 @@ def broker(fresh_broker: Start, workers: int) -> Broker:
 
 def by_shard(broker: Broker, each: int = 1, **options: object) -> dict[int, list[RawClient]]:
     """`each` connections on every shard."""
-    found: dict[int, list[RawClient]] = {n: [] for n in range(broker.workers)}
-    for _ in range(20 * broker.workers * each):
-        client = broker.client().connect(**options)
-        here = found[broker.shard_of(client)]
-        if len(here) < each:
-            here.append(client)
-        else:
-            client.close()
-        if all(len(x) == each for x in found.values()):
-            return found
-    raise AssertionError(f"connections came to { {n: len(c) for n, c in found.items()} } only")
+    return covered(broker, lambda: broker.client().connect(**options), each)
 
 
 def replaced(broker: Broker, dead: int, victim: int) -> list[RawClient]:

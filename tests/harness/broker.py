@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,8 +24,8 @@ from typing import TypeVar
 from harness.raw import RawClient
 
 SERVER = os.environ.get("SHARDBROKER_TEST_SERVER", "")
-# Long enough for a machine that also runs a compiler; a healthy wait takes milliseconds.
-WATCHDOG_SECONDS = 20.0
+# Long enough for a machine that has much else to do; a healthy wait takes milliseconds.
+WATCHDOG_SECONDS = 60.0
 SHARED_MEMORY = Path("/dev/shm")
 
 T = TypeVar("T")
@@ -97,6 +96,7 @@ class Broker:
         self.command = [*command, *args]
         self.port = 0
         self.pid = 0
+        self._listener = ""
         self._shared_memory_before = set(os.listdir(SHARED_MEMORY))
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -125,6 +125,7 @@ class Broker:
         if listening is None or "Server is ready" not in log:
             return False
         self.port = int(listening[1])
+        self._listener = _listening(self.port)
         return True
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -146,16 +147,11 @@ class Broker:
             self._kill_session()
             raise
         wait_until(lambda: not self.shared_memory(), f"shared memory to be gone: {self.shared_memory()}")
-        if self.port:
-            self._port_is_free()
+        if self._listener:
+            # Not by binding it: the port may be another's by now.
+            wait_until(lambda: _listening(self.port) != self._listener, f"port {self.port} to be free")
         assert "Traceback" not in self.log(), self.log()
         return status
-
-    def _port_is_free(self) -> None:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", self.port))
-            probe.listen()
 
     def _kill_session(self) -> None:
         for pid in self.processes():
@@ -226,14 +222,14 @@ class Broker:
         )
 
         def holder() -> list[int]:
-            return [number for number, pid in self.shard_pids().items() if f"socket:[{inode}]" in _links(pid)]
+            return [number for number, pid in self.shard_pids().items() if f"socket:[{inode}]" in links(pid)]
 
         return wait_until(holder, "a shard to hold the connection")[0]
 
     def shards_in_use(self) -> list[int]:
         """The shards that hold at least one client connection now."""
         inodes = {f"socket:[{inode}]" for inode in _established(self.port)}
-        return [number for number, pid in self.shard_pids().items() if inodes & _links(pid)]
+        return [number for number, pid in self.shard_pids().items() if inodes & links(pid)]
 
     def holds(self, client: RawClient) -> bool:
         """Whether the server's side of a client's connection is still open, read or not."""
@@ -310,6 +306,34 @@ def _stopped(pid: int) -> Iterator[None]:
         _signal(pid, signal.SIGCONT)
 
 
+def covered(broker: Broker, connect: Callable[[], RawClient], each: int = 1) -> dict[int, list[RawClient]]:
+    """`each` connections on every shard, in shard order. Placement takes the shard with the fewest connections of those that
+    serve and take turns: on a busy machine, or behind a death, it may be a while until all of them do."""
+    found: dict[int, list[RawClient]] = {n: [] for n in range(broker.workers)}
+    more: list[RawClient] = []
+
+    def whole() -> bool:
+        client = connect()
+        here = found[broker.shard_of(client)]
+        (here if len(here) < each else more).append(client)
+        # The ones too many stay open for a while, or the next would come to the same shard.
+        if len(more) > 8 * broker.workers:
+            more.pop(0).close()
+        return all(len(clients) == each for clients in found.values())
+
+    wait_until(whole, "connections on every shard")
+    for client in more:
+        client.close()
+    return found
+
+
+def _listening(server_port: int) -> str:
+    """The inode of the socket that listens on a port of 127.0.0.1; nothing if there is none."""
+    local = f"0100007F:{server_port:04X}"
+    rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    return next((fields[9] for fields in rows if fields[1] == local and fields[3] == "0A"), "")
+
+
 def _server_inode(server_port: int, client_port: int) -> str:
     local, remote = f":{server_port:04X}", f":{client_port:04X}"
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
@@ -325,7 +349,8 @@ def _established(server_port: int) -> set[str]:
     return {fields[9] for fields in rows if fields[1].endswith(local) and fields[3] == "01"}
 
 
-def _links(pid: int) -> set[str]:
+def links(pid: int) -> set[str]:
+    """What the descriptors of a process are open on."""
     found = set()
     try:
         for name in os.listdir(f"/proc/{pid}/fd"):

@@ -39,7 +39,7 @@ class RawClient:
         self,
         port: int,
         *,
-        timeout: float = 20.0,
+        timeout: float = 60.0,
         info: bool = True,
         receive_buffer: int = 0,
         pings: bool = False,

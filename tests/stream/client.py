@@ -11,8 +11,7 @@ import nats
 from nats.aio.client import Client
 
 from harness import Broker
-
-WATCHDOG_SECONDS = 20.0
+from harness.broker import WATCHDOG_SECONDS
 
 
 class Asker:
