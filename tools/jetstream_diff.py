@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -71,8 +72,19 @@ def shown(messages: Sequence[Msg]) -> Any:
     return out[0] if len(out) == 1 else out
 
 
-async def ask(client: Client, step: Step, quiet: float) -> Any:
-    """The answers to one step: what comes until a PING behind it is answered, and `quiet` seconds more where none came."""
+NO_ANSWER = "(no answer)"
+PATIENT_SECONDS = 60.0
+
+
+def messages_of(answer: Any) -> int:
+    """How many messages it is of, as `shown` has them: a list of pairs where there are several."""
+    if answer == NO_ANSWER:
+        return 0
+    return len(answer) if isinstance(answer, list) and answer and isinstance(answer[0], list) else 1
+
+
+async def ask(client: Client, step: Step, quiet: float, expected: int = 0) -> Any:
+    """The answers to one step: what comes within `quiet` seconds; so many messages are waited for longer."""
     subject, payload, *rest = step
     if subject == "!":
         await asyncio.sleep(payload)
@@ -84,34 +96,36 @@ async def ask(client: Client, step: Step, quiet: float) -> Any:
 
     async def on_message(message: Msg) -> None:
         got.append(message)
-        arrived.set()
+        if len(got) >= expected:
+            arrived.set()
 
     subscription = await client.subscribe(inbox, cb=on_message)
     await client.publish(subject, body.encode(), reply=inbox, headers=rest[0] if rest else None)
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(arrived.wait(), quiet)
+        await asyncio.wait_for(arrived.wait(), PATIENT_SECONDS if expected else quiet)
     while '"batch"' in body or '"multi_last"' in body:
         before = len(got)
         await asyncio.sleep(0.05)
         if len(got) == before:
             break
     await subscription.unsubscribe()
-    return shown(got) if got else "(no answer)"
+    return shown(got) if got else NO_ANSWER
 
 
 async def empty(client: Client) -> None:
     """Delete every stream."""
-    answer = json.loads((await client.request(API + "STREAM.NAMES", b"", timeout=5)).data)
+    answer = json.loads((await client.request(API + "STREAM.NAMES", b"", timeout=PATIENT_SECONDS)).data)
     for name in answer.get("streams") or []:
-        await client.request(API + f"STREAM.DELETE.{name}", b"", timeout=5)
+        await client.request(API + f"STREAM.DELETE.{name}", b"", timeout=PATIENT_SECONDS)
 
 
-async def run_case(steps: Iterable[Step], url: str, quiet: float = 0.4) -> list[Any]:
-    """The answers of one server to a case."""
+async def run_case(steps: Iterable[Step], url: str, quiet: float = 0.4, expected: Sequence[Any] = ()) -> list[Any]:
+    """The answers of one server to a case. `expected`: those of another, which say what is worth to be waited for."""
     client = await nats.connect(url, allow_reconnect=False)
     try:
         await empty(client)
-        answers = [await ask(client, step, quiet) for step in steps]
+        wanted = itertools.chain(map(messages_of, expected), itertools.repeat(0))
+        answers = [await ask(client, step, quiet, count) for step, count in zip(steps, wanted, strict=False)]
         await empty(client)
         return answers
     finally:

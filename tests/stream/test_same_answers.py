@@ -42,7 +42,7 @@ def own(workers: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Brok
 @pytest.mark.ours
 @pytest.mark.parametrize("case", CASES)
 def test_as_recorded(own: Broker, case: str) -> None:
-    mine = asyncio.run(run_case(CASES[case], f"nats://127.0.0.1:{own.port}"))
+    mine = asyncio.run(run_case(CASES[case], f"nats://127.0.0.1:{own.port}", expected=RECORDED[case]))
     found = differences(case, mine, RECORDED[case])
     assert not found, "\n".join(found)
 
@@ -56,6 +56,6 @@ def test_as_live(own: Broker, case: str, tmp_path: Path) -> None:
     args = ["-js", "-sd", str(tmp_path / "store")]
     with Broker(tmp_path / "reference", args=args, executable=[REFERENCE]) as reference:
         other = asyncio.run(run_case(CASES[case], f"nats://127.0.0.1:{reference.port}"))
-    mine = asyncio.run(run_case(CASES[case], f"nats://127.0.0.1:{own.port}"))
+    mine = asyncio.run(run_case(CASES[case], f"nats://127.0.0.1:{own.port}", expected=other))
     found = differences(case, mine, other)
     assert not found, "\n".join(found)
