@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -50,15 +51,10 @@ def test_term_and_int_end_it_with_0(fresh_broker: Start, number: int) -> None:
 
 def test_titles_say_what_each_process_is_and_no_secret(fresh_broker: Start) -> None:
     broker = fresh_broker(args=["--user", "someone", "--pass", "s3cret", "-m", "-1"])
-    titles = wait_until(
-        lambda: (t := sorted(broker.processes().values())) and len(t) == broker.workers + 3 and t,
-        "all titles",
-    )
-    for title in ("shardbroker: monitor", "shardbroker: log"):
-        wait_until(lambda title=title: title in broker.processes().values(), title)
-    titles = sorted(broker.processes().values())
     shards = [f"shardbroker: shard {n} of {broker.workers}" for n in range(broker.workers)]
-    assert titles == sorted([f"shardbroker: front 127.0.0.1:{broker.port}", *shards, "shardbroker: log", "shardbroker: monitor"])
+    titles = sorted([f"shardbroker: front 127.0.0.1:{broker.port}", *shards, "shardbroker: log", "shardbroker: monitor"])
+    # Each says what it is when it gets to it.
+    wait_until(lambda: sorted(broker.processes().values()) == titles, f"the titles {titles}")
     assert "s3cret" not in broker.log()
 
 
@@ -90,7 +86,8 @@ def test_a_shard_that_dies_again_and_again_is_replaced_again_and_again(fresh_bro
         pid = broker.kill_shard(1 - mine)
         broker.wait_shards(without=[pid])
     client.flush()
-    assert len(re.findall(r"\[ERR\] Shard \d \(pid \d+\) has died, killed by SIGKILL", broker.log())) == 8
+    broker.wait_log(r"\[ERR\] Shard \d \(pid \d+\) has died, killed by SIGKILL", 8)
+    assert broker.log().count("has died") == 8
     wait_until(lambda: status(broker)["total"]["state"] == "READY", "all shards to serve")
     assert status(broker)["total"]["restarts"] == 8
 
@@ -157,13 +154,16 @@ def test_reload_changes_limits_on_every_shard(fresh_broker: Start) -> None:
     for words in ("Reloaded: max_payload = 500", "Reloaded: debug = true"):
         assert words in broker.log()
 
-    def told() -> bool:
-        with broker.client() as client:
-            assert client.info is not None
-            return bool(client.info["max_payload"] == 500)
+    with contextlib.ExitStack() as stack:
+        told: set[int] = set()
 
-    for _ in range(2 * broker.workers):
-        wait_until(told, "every shard to tell the new limit")
+        def by_all() -> bool:
+            client = stack.enter_context(broker.client())
+            if client.info["max_payload"] == 500:
+                told.add(broker.shard_of(client))
+            return len(told) == broker.workers
+
+        wait_until(by_all, "every shard to tell the new limit")
     old.send("PUB a 501\r\n").expect("-ERR 'Maximum Payload Violation'\r\n").expect_closed()
     broker.wait_log(r"\[DBG\] .* Client connection created")
 
