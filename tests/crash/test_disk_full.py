@@ -54,7 +54,7 @@ def test_publishers_are_told_and_it_goes_on(tmp_path: Path, workers: int) -> Non
         # Others, and core traffic, do not notice.
         box = await ask.client.subscribe("core")
         await ask.client.publish("core", b"y")
-        assert (await box.next_msg(timeout=20)).data == b"y"
+        assert (await box.next_msg(timeout=60)).data == b"y"
         message = await ask.api("STREAM.MSG.GET.S", {"seq": last})
         assert message["message"]["seq"] == last
         (inside / "ballast").unlink()

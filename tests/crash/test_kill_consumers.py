@@ -35,7 +35,7 @@ async def connect(broker: Broker) -> Client:
 
 
 async def publish_all(client: Client, retention: RetentionPolicy) -> set[int]:
-    js = client.jetstream(timeout=10)
+    js = client.jetstream(timeout=60)
     await js.add_stream(StreamConfig(name="S", subjects=["s.>"], retention=retention))
     await js.add_consumer("S", ConsumerConfig(durable_name="c", ack_wait=2, max_ack_pending=-1))
     return {(await js.publish("s.a", b"%d" % i)).seq for i in range(MESSAGES)}
@@ -89,7 +89,7 @@ def test_killed_shards(tmp_path: Path, workers: int, retention: RetentionPolicy)
             await asyncio.to_thread(broker.wait_shards, without=[pid])
         async with asyncio.timeout(SECONDS):
             assert await worker == published
-            js = client.jetstream(timeout=10)
+            js = client.jetstream(timeout=60)
             while retention is RetentionPolicy.WORK_QUEUE and (await js.stream_info("S")).state.messages:
                 await asyncio.sleep(0.05)
         await client.close()

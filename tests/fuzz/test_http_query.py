@@ -111,7 +111,7 @@ async def fetch(app: Any, path: str, query: bytes) -> tuple[int, bytes]:
         "type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "path": path, "raw_path": path.encode(),
         "query_string": query, "root_path": "", "headers": [], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 2),
     }  # fmt: skip
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await app(scope, receive, send)
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent[1:])
 

@@ -24,7 +24,7 @@ PATHS = (
 def get(broker: Broker, path: str) -> str:
     found = re.search(r"Starting http monitor on 127\.0\.0\.1:(\d+)", broker.log())
     assert found
-    with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=20) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=60) as answer:
         return str(answer.read().decode())
 
 

@@ -22,7 +22,7 @@ from shardbroker.front.placement import Placement
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
     async def watched() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await main()
 
     asyncio.run(watched())

@@ -17,7 +17,7 @@ from shardbroker.ipc.handoff import DESCRIPTORS_MAX, receive_packet, send_packet
 
 def run(main: Callable[[], Awaitable[None]]) -> None:
     async def watched() -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await main()
 
     asyncio.run(watched())

@@ -18,7 +18,7 @@ VIOLATION = b"-ERR 'Authorization Violation'\r\n"
 ISSUER, STRANGER = Signer("account", "issuer"), Signer("account", "stranger")
 CONFIG = f"""
 authorization {{
-  timeout: 3
+  timeout: 60
   users: [ {{user: auth, password: pwd}} ]
   auth_callout {{ issuer: {ISSUER.public}, auth_users: [auth] }}
 }}
@@ -82,6 +82,7 @@ class Service(threading.Thread):
     def __init__(self, broker: Broker) -> None:
         super().__init__(daemon=True)
         self.client = broker.client().connect(user="auth", **{"pass": "pwd"}).sub("$SYS.REQ.USER.AUTH", 1)
+        self.client.socket.settimeout(None)  # nobody may ask for a long time
         self.requests: list[Claims] = []
         self.start()
 
@@ -148,5 +149,5 @@ def test_the_service_itself_is_not_asked_about(called: tuple[Broker, Service]) -
 
 
 def test_nobody_answers(workers: int, tmp_path: Path) -> None:
-    with Broker(tmp_path, workers=workers, config=CONFIG) as broker:
+    with Broker(tmp_path, workers=workers, config=CONFIG.replace("timeout: 60", "timeout: 3")) as broker:
         login(broker, "good").expect_closed(VIOLATION)

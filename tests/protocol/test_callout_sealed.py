@@ -44,6 +44,7 @@ class SealedService(threading.Thread):
     def __init__(self, client: RawClient, answer: Any) -> None:
         super().__init__(daemon=True)
         self.client = client
+        self.client.socket.settimeout(None)  # nobody may ask for a long time
         self.answer = answer
         self.requests: list[Claims] = []
         self.keys: list[str] = []
@@ -128,7 +129,7 @@ def delegated(workers: int, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     """Account A delegates to a service of its own, whose requests are sealed; it may place users in B."""
     claims = {"auth_users": [USER.public], "allowed_accounts": [estate.b.public], "xkey": PUBLIC}
     account = estate.account_token(estate.a, authorization=claims, limits=UNLIMITED)
-    text = config((estate.a, account), *PLAIN[1:], more="authorization { timeout: 3 }\n")
+    text = config((estate.a, account), *PLAIN[1:], more="authorization { timeout: 60 }\n")
     with Broker(tmp_path_factory.mktemp("delegated"), workers=workers, config=text) as broker:
         client = login(broker.client(), estate.user_token(USER, estate.a), headers=True).expect(b"PONG\r\n")
         service = SealedService(client.sub("$SYS.REQ.USER.AUTH", 1).flush(), operator_answer)

@@ -11,6 +11,8 @@ from harness import Broker, msg, wait_until
 
 Start = Callable[..., Broker]
 QUICK = 'lame_duck_duration: "30s"\nlame_duck_grace_period: "300ms"\n'
+# Behind the grace period one client a second is sent away.
+GRACE = 'lame_duck_duration: "30s"\nlame_duck_grace_period: "5s"\n'
 
 
 def refuses(broker: Broker) -> bool:
@@ -29,7 +31,7 @@ def test_without_clients_it_ends_at_once(fresh_broker: Start) -> None:
 
 
 def test_clients_are_told_served_and_closed(fresh_broker: Start) -> None:
-    broker = fresh_broker(config=QUICK)
+    broker = fresh_broker(config=GRACE)
     clients = [broker.client().connect(protocol=protocol) for protocol in (1, 1, 0)]
     for client in clients:
         client.send("SUB a 1\r\nPING\r\n").expect_re(rb"(INFO [^\r]*\r\n)?PONG\r\n(INFO [^\r]*\r\n)?")
@@ -37,9 +39,9 @@ def test_clients_are_told_served_and_closed(fresh_broker: Start) -> None:
     for client in clients[:2]:
         while not client.read_info().get("ldm"):
             pass
-    wait_until(lambda: refuses(broker), "new connections to be refused")
     clients[0].pub("a", "still served")
     clients[2].expect(msg("a", 1, "still served"))
+    wait_until(lambda: refuses(broker), "new connections to be refused")
     for client in clients:
         client.expect_closed_any()
     assert broker.ended() == 0

@@ -100,7 +100,7 @@ def test_answers_are_measured(served: Broker) -> None:
         async with scene(served) as at:
             await at.serve("help.*")
             for subject, client, account in (("ask", at.asker, "B"), ("chain", at.chain, "C"), ("ask", at.asker, "B")):
-                assert (await client.request(subject, b"?", timeout=20)).data == b"well"
+                assert (await client.request(subject, b"?", timeout=60)).data == b"well"
                 metric = await at.reports.get()
                 assert (metric["type"], metric["status"]) == ("io.nats.server.metric.v1.service_latency", 200)
                 assert metric["id"] and metric["timestamp"] > metric["start"]
@@ -113,8 +113,8 @@ def test_answers_are_measured(served: Broker) -> None:
                 assert "header" not in metric and "description" not in metric
             # What is not exported with a latency is not measured.
             await at.serve("plain")
-            await at.asker.request("plain", b"?", timeout=20)
-            await at.asker.request("ask", b"?", timeout=20)
+            await at.asker.request("plain", b"?", timeout=60)
+            await at.asker.request("ask", b"?", timeout=60)
             assert (await at.reports.get())["requestor"]["acc"] == "B" and at.reports.empty()
 
     run(work())
@@ -127,7 +127,7 @@ def test_who_asks_is_told_where_it_is_shared(served: Broker) -> None:
             for subject, client in (("ask", at.asker), ("share", at.asker), ("chain", at.chain), ("hidden", at.chain)):
                 # Whatever a client says of itself.
                 headers = {"nats-request-info": '{"acc":"SYS"}', "X": "y"}
-                await client.request(subject, b"?", timeout=20, headers=headers)
+                await client.request(subject, b"?", timeout=60, headers=headers)
                 assert (await at.reports.get())["status"] == 200
             plain, shared, chained, hidden = at.asked
             assert plain.keys() == {"acc", "rtt"} and plain["acc"] == "B"
@@ -147,7 +147,7 @@ def test_requests_that_nobody_answers(served: Broker) -> None:
     async def work() -> None:
         async with scene(served) as at:
             with pytest.raises(nats.errors.NoRespondersError):
-                await at.asker.request("ask", b"?", timeout=20)
+                await at.asker.request("ask", b"?", timeout=60)
             metric = await at.reports.get()
             assert (metric["status"], metric["description"]) == (503, "Service Unavailable")
             await at.serve("help.*")
@@ -185,7 +185,7 @@ def test_headers_of_tracing_ask_for_a_measurement(served: Broker) -> None:
                 ({"traceparent": f"{context}1", "x": "y"}, {"Traceparent": [f"{context}1"]}),
                 ({"X-B3-TraceId": "80f1", "x-b3-spanid": "12"}, {"X-B3-Traceid": ["80f1"], "X-B3-Spanid": ["12"]}),
             ):
-                await at.asker.request("traced", b"?", timeout=20, headers=headers or None)
+                await at.asker.request("traced", b"?", timeout=60, headers=headers or None)
                 if expected is not None:
                     assert (await at.reports.get())["header"] == expected
             assert at.reports.empty()
@@ -198,13 +198,13 @@ def test_a_reload_changes_what_is_measured_and_shared(served: Broker) -> None:
         reload = Reloading(served)
         async with scene(served) as at:
             await at.serve("help.*")
-            await at.asker.request("ask", b"?", timeout=20)
+            await at.asker.request("ask", b"?", timeout=60)
             assert (await at.reports.get())["status"] == 200
             # Shards take the change over on their own; a request shows when.
             unmeasured = CONFIG.replace(', latency: {subject: took, sampling: "100%"}', "")
             reload(unmeasured.replace("to: ask}", "to: ask, share: true}"))
             while "user" not in at.asked[-1]:
-                await at.asker.request("ask", b"?", timeout=20)
+                await at.asker.request("ask", b"?", timeout=60)
             unshared = len(at.asked) - 1
             for _ in range(unshared - 1):
                 await at.reports.get()
@@ -212,8 +212,8 @@ def test_a_reload_changes_what_is_measured_and_shared(served: Broker) -> None:
             await at.watcher.flush()
             reload(CONFIG.replace("took", "other"))
             while "user" in at.asked[-1]:
-                await at.asker.request("ask", b"?", timeout=20)
-            assert json.loads((await other.next_msg(20)).data)["status"] == 200
+                await at.asker.request("ask", b"?", timeout=60)
+            assert json.loads((await other.next_msg(60)).data)["status"] == 200
             assert at.reports.empty()
 
     run(work())
@@ -232,7 +232,7 @@ def test_several_answers_are_passed_on_and_not_measured(served: Broker) -> None:
             await at.helper.flush()
             answers = await at.asker.subscribe("answers")
             await at.asker.publish("many", b"?", reply="answers")
-            assert [(await answers.next_msg(20)).data for _ in range(6)] == [b"0", b"1", b"2", b"3", b"4", b""]
+            assert [(await answers.next_msg(60)).data for _ in range(6)] == [b"0", b"1", b"2", b"3", b"4", b""]
             assert at.reports.empty()
 
     run(work())

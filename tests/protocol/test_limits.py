@@ -181,7 +181,7 @@ def test_write_deadline(fresh_broker: Start) -> None:
 
 def test_a_receiver_that_reads_late_but_in_time_loses_nothing(fresh_broker: Start) -> None:
     """20 MB wait in the broker, below max_pending; then all of it arrives."""
-    broker = fresh_broker()
+    broker = fresh_broker(config='write_deadline: "60s"\n')
     late = broker.client(receive_buffer=4096).connect().sub("a")
     publisher = broker.client().connect()
     frame = pub("a", b"x" * 100000)

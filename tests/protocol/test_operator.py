@@ -259,7 +259,7 @@ def test_real_clients_with_credentials(operated: Broker, tmp_path: Path) -> None
         client = await nats.connect(f"nats://127.0.0.1:{operated.port}", user_credentials=str(path))
         sub = await client.subscribe("hello")
         await client.publish("hello", b"world")
-        data: bytes = (await sub.next_msg(20)).data
+        data: bytes = (await sub.next_msg(60)).data
         await client.close()
         return data
 

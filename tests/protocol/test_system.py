@@ -49,13 +49,13 @@ async def connected(broker: Broker, *users: str) -> AsyncIterator[list[Client]]:
 
 async def ask(client: Client, subject: str, payload: Any = None) -> dict[str, Any]:
     body = json.dumps(payload).encode() if payload is not None else b""
-    answer: dict[str, Any] = json.loads((await client.request(subject, body, timeout=10)).data)
+    answer: dict[str, Any] = json.loads((await client.request(subject, body, timeout=60)).data)
     return answer
 
 
 def run(work: Awaitable[None]) -> None:
     async def bounded() -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(180):
             await work
 
     asyncio.run(bounded())
@@ -74,6 +74,8 @@ def test_the_broker_is_one_server(watched: Broker, workers: int) -> None:
             await system.publish("$SYS.REQ.SERVER.PING", b"", reply=inbox)
             statsz = await ask(system, "$SYS.REQ.SERVER.PING.STATSZ")
             await ask(system, "$SYS.REQ.SERVER.PING.IDZ")
+            while not answers:
+                await asyncio.sleep(0.01)
             assert len(answers) == 1 and answers[0]["server"]["name"] == "one"
             assert (statsz["statsz"]["connections"], statsz["statsz"]["active_accounts"]) == (4, 3)
             server = statsz["server"]["id"]
@@ -94,7 +96,7 @@ def test_the_broker_is_one_server(watched: Broker, workers: int) -> None:
                 await system.request("$SYS.REQ.SERVER.PING.VARZ", b'{"server_name": "two"}', timeout=0.3)
             assert (await ask(system, "$SYS.REQ.SERVER.PING.CONNZ", {"sort": "x"}))["error"]["code"] == 400
             with pytest.raises(nats.errors.NoRespondersError):
-                await system.request("$SYS.REQ.SERVER.PING.NONE", b"", timeout=5)
+                await system.request("$SYS.REQ.SERVER.PING.NONE", b"", timeout=60)
 
     run(work())
 
@@ -171,13 +173,21 @@ def test_connections_are_told_kicked_and_sent_away(watched: Broker) -> None:
 def test_requests_are_answered_after_a_shard_has_died(watched: Broker, workers: int) -> None:
     async def work() -> None:
         async with connected(watched, *"sssss") as clients:
-            watched.kill_shard(0)
-            watched.wait_shards()
+            pid = watched.kill_shard(0)
+            watched.wait_shards(without=[pid])
             (alive,) = [one for one in clients if not await closed(one)][:1] or [None]
             if alive is not None:
-                assert (await ask(alive, "$SYS.REQ.SERVER.PING.IDZ"))["name"] == "one"
+                assert await name(alive) == "one"
         async with connected(watched, "s") as (system,):
-            assert (await ask(system, "$SYS.REQ.SERVER.PING.IDZ"))["name"] == "one"
+            assert await name(system) == "one"
+
+    async def name(client: Client) -> str:
+        """Shard 0 takes the requests: while it has no process that serves, nobody is there."""
+        while True:
+            try:
+                return str((await ask(client, "$SYS.REQ.SERVER.PING.IDZ"))["name"])
+            except nats.errors.NoRespondersError:
+                await asyncio.sleep(0.01)
 
     async def closed(client: Client) -> bool:
         try:
@@ -200,7 +210,7 @@ def test_without_a_system_account_of_its_own(fresh_broker: Callable[..., Broker]
         try:
             if text:
                 with pytest.raises(nats.errors.NoRespondersError):
-                    await client.request("$SYS.REQ.SERVER.PING.CONNZ", b"", timeout=20)
+                    await client.request("$SYS.REQ.SERVER.PING.CONNZ", b"", timeout=60)
                 return
             (mine,) = (await ask(client, "$SYS.REQ.SERVER.PING.CONNZ"))["data"]["connections"]
             assert mine["name"] == "me"

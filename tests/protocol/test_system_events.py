@@ -100,7 +100,7 @@ def test_the_broker_is_heard(watched: Broker) -> None:
             with pytest.raises(nats.errors.Error):
                 await nats.connect(
                     f"nats://127.0.0.1:{watched.port}", user="a", password="s3cret", name="stranger", allow_reconnect=False,
-                    max_reconnect_attempts=0, connect_timeout=10,
+                    max_reconnect_attempts=0, connect_timeout=60,
                 )  # fmt: skip
             for body in await next_of("CLIENT.AUTH.ERR"):
                 assert (body["client"]["name"], body["reason"]) == ("stranger", "Authentication Failure")

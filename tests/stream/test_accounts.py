@@ -30,7 +30,7 @@ def test_each_account_has_its_own_streams(tmp_path: Path, workers: int) -> None:
 
         async def ask(by: Any, subject: str, payload: Any = "") -> dict[str, Any]:
             body = payload if isinstance(payload, str) else json.dumps(payload)
-            answer: dict[str, Any] = json.loads((await by.request(subject, body.encode(), timeout=20)).data)
+            answer: dict[str, Any] = json.loads((await by.request(subject, body.encode(), timeout=60)).data)
             return answer
 
         a, b, c = await client("a"), await client("b"), await client("c")
@@ -40,7 +40,7 @@ def test_each_account_has_its_own_streams(tmp_path: Path, workers: int) -> None:
         for number in range(3):
             assert (await ask(a, "s.x", f"of a {number}"))["seq"] == number + 1
         assert (await ask(b, "s.x", "of b"))["seq"] == 1
-        got = await b.request("$JS.API.DIRECT.GET.S.s.x", b"", timeout=20)
+        got = await b.request("$JS.API.DIRECT.GET.S.s.x", b"", timeout=60)
         assert got.data == b"of b" and got.headers["Nats-Sequence"] == "1"
         assert (await ask(a, "$JS.API.INFO"))["limits"]["max_streams"] == 2
         assert (await ask(a, "$JS.API.INFO"))["storage"] > (await ask(b, "$JS.API.INFO"))["storage"] > 0

@@ -41,7 +41,7 @@ def test_no_streams_here_and_streams_of_another(tmp_path: Path, workers: int) ->
 
         async def ask(by: Any, subject: str, payload: Any = "") -> dict[str, Any]:
             body = payload if isinstance(payload, str) else json.dumps(payload)
-            answer: dict[str, Any] = json.loads((await by.request(subject, body.encode(), timeout=20)).data)
+            answer: dict[str, Any] = json.loads((await by.request(subject, body.encode(), timeout=60)).data)
             return answer
 
         a, b, c = await client("a"), await client("b"), await client("c")
@@ -52,7 +52,7 @@ def test_no_streams_here_and_streams_of_another(tmp_path: Path, workers: int) ->
         assert (await ask(b, "$JS.API.STREAM.LIST"))["streams"] == []
         for hot in ("CONSUMER.MSG.NEXT.S.C", "DIRECT.GET.S"):
             with pytest.raises(NoRespondersError):
-                await b.request(f"$JS.API.{hot}", b"", timeout=20)
+                await b.request(f"$JS.API.{hot}", b"", timeout=60)
 
         made = await ask(c, "of.a.STREAM.CREATE.S", {"name": "S", "subjects": ["s"]})
         assert made["did_create"]
@@ -65,7 +65,7 @@ def test_no_streams_here_and_streams_of_another(tmp_path: Path, workers: int) ->
         # Not a reply subject for this one answer: clients read the place in the stream out of it.
         assert message.metadata.sequence.stream == 1
         assert (await ask(c, "of.a.CONSUMER.INFO.S.D"))["num_ack_pending"] == 1
-        await c.request(message.reply, b"+ACK", timeout=20)
+        await c.request(message.reply, b"+ACK", timeout=60)
         assert (await ask(c, "of.a.CONSUMER.INFO.S.D"))["num_ack_pending"] == 0
         for by in (a, b, c):
             await by.close()
@@ -82,7 +82,7 @@ def test_operators_limits_for_requests(tmp_path: Path) -> None:
         client = await nats.connect(f"nats://127.0.0.1:{broker.port}", allow_reconnect=False)
 
         async def ask(subject: str, payload: Any) -> dict[str, Any]:
-            message = await client.request(f"$JS.API.{subject}", json.dumps(payload).encode(), timeout=20)
+            message = await client.request(f"$JS.API.{subject}", json.dumps(payload).encode(), timeout=60)
             answer: dict[str, Any] = json.loads(message.data)
             return answer
 

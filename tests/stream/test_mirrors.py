@@ -167,7 +167,16 @@ def test_nothing_is_lost_or_twice_when_shards_die(tmp_path: Path, workers: int) 
 
         async def count(asker: Asker) -> None:
             wanted = [(n, "k.a", str(n)) for n in range(1, sent + 1)]
+
+            async def serves() -> bool:
+                """A shard that has just been started again has its streams to open."""
+                try:
+                    return "error" not in await asker.api(f"STREAM.INFO.{stream}")
+                except nats.errors.Error:
+                    return False
+
             for stream in (origin, copy, f"{copy}-S"):
+                await asker.until(serves, "the stream")
                 await copied(asker, stream, wanted)
 
         fresh = await nats.connect(f"nats://127.0.0.1:{broker.port}", allow_reconnect=False)

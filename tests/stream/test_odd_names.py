@@ -31,16 +31,16 @@ def test_names_of_any_letters(js: Broker, name: str) -> None:
                 inbox = asker.client.new_inbox()
                 subscription = await asker.client.subscribe(inbox)
                 await asker.client.publish(f"$JS.API.DIRECT.GET.{stream}", json.dumps(asked).encode(), reply=inbox)
-                assert (await subscription.next_msg(timeout=20)).data.decode() == odd, asked
+                assert (await subscription.next_msg(timeout=60)).data.decode() == odd, asked
                 await subscription.unsubscribe()
-            got = await asker.client.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", timeout=20)
+            got = await asker.client.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", b"", timeout=60)
             assert got.data.decode() == odd
             config = {"name": odd, "ack_policy": "explicit", "filter_subject": subject}
             answer = await asker.api(f"CONSUMER.CREATE.{stream}.{odd}.{subject}", {"stream_name": stream, "config": config})
             assert answer["name"] == odd, answer
             message = await asker.next_message(f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{odd}")
             assert (message.subject, message.data.decode()) == (subject, odd)
-            await asker.client.request(message.reply, b"+ACK", timeout=20)
+            await asker.client.request(message.reply, b"+ACK", timeout=60)
             assert (await asker.api(f"CONSUMER.INFO.{stream}.{odd}"))["ack_floor"]["stream_seq"] == 1
             assert stream in (await asker.api("STREAM.NAMES", {"subject": subject}))["streams"]
             assert (await asker.api(f"STREAM.DELETE.{stream}"))["success"]
@@ -72,7 +72,7 @@ def test_a_subject_that_is_none_reaches_nobody(js: Broker, operation: str) -> No
     async def test(asker: Asker) -> None:
         for subject in (f"$JS.API.{operation}.", f"$JS.API.{operation}..x", "$JS.API.", "$JS.API.."):
             with pytest.raises(NoRespondersError):
-                await asker.client.request(subject, b"{}", timeout=20)
+                await asker.client.request(subject, b"{}", timeout=60)
 
     run(test, js)
 
@@ -92,7 +92,7 @@ def test_a_request_that_cannot_be_carried_out_takes_none_with_it(js: Broker, nam
         for number, payload in enumerate(odd):
             await asker.client.publish(f"$JS.API.DIRECT.GET.{name}", payload.encode(), reply=f"{inbox}.{number + 1}")
         await asker.client.publish(f"{name}.y", b"2", reply=f"{inbox}.5")
-        seen = {(await subscription.next_msg(timeout=20)).subject for _ in range(6)}
+        seen = {(await subscription.next_msg(timeout=60)).subject for _ in range(6)}
         assert seen == {f"{inbox}.{number}" for number in range(6)}
 
     run(test, js)

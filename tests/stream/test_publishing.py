@@ -34,7 +34,7 @@ def test_fast_and_slow_messages_keep_their_order(js: Broker, name: str) -> None:
                 {"Nats-Msg-Id": f"{number}"} if number % 3 == 0 else {"A": "b"} if number % 3 == 1 else None
             )
             await client.publish(f"{name}.x", b"%d" % number, reply=inbox, headers=headers)
-        await asyncio.wait_for(done.wait(), 20)
+        await asyncio.wait_for(done.wait(), 60)
         assert acks == list(range(1, 601))
         for number in (0, 1, 2, 300, 599):
             got = (await asker.api(f"STREAM.MSG.GET.{name}", {"seq": number + 1}))["message"]
@@ -64,7 +64,7 @@ def test_thousands_in_flight_are_answered_in_order(js: Broker, name: str, storag
 
 def test_duplicates_within_the_window_only(js: Broker, name: str) -> None:
     async def test(asker: Asker) -> None:
-        await asker.create(name, subjects=[name], duplicate_window=200_000_000)
+        await asker.create(name, subjects=[name], duplicate_window=2_000_000_000)
         first = await asker.publish(name, "1", Nats_Msg_Id="a")
         assert await asker.publish(name, "2", Nats_Msg_Id="a") == {**first, "duplicate": True}
 
@@ -91,7 +91,7 @@ def test_transform_and_republish(js: Broker, name: str) -> None:
             await asker.publish(f"{name}.a", f"{number}", Own="header")
         assert (await asker.state(name, subjects_filter=">"))["subjects"] == {f"{name}.moved.a": 3}
         for number in range(3):
-            got = await subscription.next_msg(20)
+            got = await subscription.next_msg(60)
             assert got.subject == f"re.{name}.a" and got.data == b"%d" % number
             assert got.headers["Own"] == "header" and got.headers["Nats-Stream"] == name
             assert got.headers["Nats-Subject"] == f"{name}.moved.a"
@@ -104,7 +104,7 @@ def test_transform_and_republish(js: Broker, name: str) -> None:
 def test_a_marker_is_left_where_a_subject_ends(js: Broker, name: str) -> None:
     async def test(asker: Asker) -> None:
         await asker.create(
-            name, subjects=[f"{name}.>"], subject_delete_marker_ttl=3_000_000_000, max_age=1_000_000_000
+            name, subjects=[f"{name}.>"], subject_delete_marker_ttl=4_000_000_000, max_age=2_000_000_000
         )
         await asker.publish(f"{name}.a", "1")
         await asker.publish(f"{name}.a", "2")

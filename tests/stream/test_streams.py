@@ -25,7 +25,7 @@ def asker(client: Client) -> Ask:
         body = payload if isinstance(payload, str) else json.dumps(payload)
         said = {key.replace("_", "-"): value for key, value in headers.items()} or None
         answer: dict[str, Any] = json.loads(
-            (await client.request(subject, body.encode(), timeout=20, headers=said)).data
+            (await client.request(subject, body.encode(), timeout=60, headers=said)).data
         )
         return answer
 
@@ -119,7 +119,7 @@ def test_many_publishers_in_flight_are_acknowledged_in_order(js: Broker, name: s
             await own.subscribe(inbox, cb=on_ack)
             for at in range(300):
                 await own.publish(f"{name}.{number}", b"%d" % at, reply=inbox)
-            await asyncio.wait_for(done.wait(), 20)
+            await asyncio.wait_for(done.wait(), 60)
             await own.close()
             assert seqs == sorted(seqs)
 
@@ -131,7 +131,7 @@ def test_many_publishers_in_flight_are_acknowledged_in_order(js: Broker, name: s
                 await client.request(
                     f"$JS.API.DIRECT.GET.{name}",
                     json.dumps({"last_by_subj": f"{name}.{number}"}).encode(),
-                    timeout=20,
+                    timeout=60,
                 )
                 if info["config"]["allow_direct"]
                 else None

@@ -79,14 +79,14 @@ def test_a_real_broker(tmp_path: Path, workers: int) -> None:
         await subscriber.subscribe("data", cb=take)
         # The inbox is subscribed to at the first request.
         await answerer.flush()
-        await asker.request("ask", b"x" * 64, timeout=20)
+        await asker.request("ask", b"x" * 64, timeout=60)
         found = re.search(r"Starting http monitor on 127\.0\.0\.1:(\d+)", broker.log())
         assert found
         base = f"http://127.0.0.1:{found[1]}"
 
         async def load() -> None:
             for _ in range(30):
-                await asker.request("ask", b"x" * 64, timeout=20)
+                await asker.request("ask", b"x" * 64, timeout=60)
                 await publisher.publish("data", b"x" * 64)
             for client in clients:
                 await client.flush()
