@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import orjson
 import pytest
 from click.testing import CliRunner
 
+from harness import RawClient
 from harness.broker import Broker, wait_until
 from harness.processes import family
 from shardbroker.bench import interrupt
@@ -143,8 +146,18 @@ def test_an_interrupt_ends_the_run_in_order(tmp_path: Path, signals: list[signal
         [sys.executable, "-m", "shardbroker", "bench", *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    # The generator is one child, our broker (front and shard) the other; wait until it works.
-    wait_until(lambda: len(family(process.pid)) >= 4 and _cpu(family(process.pid)) > 1.5, "the run to begin")
+    # The generator is one child, our broker (front and shard) the other; a listener of ours hears when it works.
+
+    def at_work() -> bool:
+        port = _port(family(process.pid))
+        try:
+            with RawClient(port) as listener:
+                listener.connect().send("SUB > 1\r\n").expect_re(rb"MSG ")
+        except OSError:
+            return False  # it has said its port, and does not listen yet
+        return True
+
+    wait_until(at_work, "the run to begin")
     everyone = family(process.pid)
     for number in signals:
         process.send_signal(number)
@@ -158,15 +171,14 @@ def test_an_interrupt_ends_the_run_in_order(tmp_path: Path, signals: list[signal
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in everyone), "all processes to end")
 
 
-def _cpu(pids: list[int]) -> float:
-    total = 0.0
+def _port(pids: list[int]) -> int:
+    """The port of the broker that is one of these processes, by its title; 0 until it says it."""
     for pid in pids:
-        try:
-            words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
-            continue
-        total += (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
-    return total
+        with suppress(OSError):
+            title = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if found := re.match(rb"shardbroker: front 127\.0\.0\.1:(\d+)", title):
+                return int(found[1])
+    return 0
 
 
 def test_a_server_that_goes_away(tmp_path: Path) -> None:

@@ -39,8 +39,11 @@ def proxied(port: int, harm: Harm) -> Iterator[int]:
             while data := source.recv(1 << 16):
                 came += len(data)
                 if from_server and came > HARM_AT and not harmed.is_set() and MESSAGE.search(data):
-                    harmed.set()
-                    data = harm(data)
+                    # A read may have too little in it for this harm; another will have more.
+                    changed = harm(data)
+                    if changed != data:
+                        harmed.set()
+                        data = changed
                 sink.sendall(data)
         for end in (source, sink):
             with suppress(OSError):

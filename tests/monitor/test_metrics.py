@@ -32,7 +32,7 @@ def url(broker: Broker, path: str) -> str:
 
 def get(broker: Broker, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url(broker, path), timeout=20) as answer:
+        with urllib.request.urlopen(url(broker, path), timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
