@@ -343,7 +343,7 @@ class Front:
             on_message=self._shard_message,
         )
         said = self.info_lines(options, False).fields
-        server = ServerInfo(self.server_id, said["server_name"], said["host"], jetstream=options.jetstream.enabled)
+        server = ServerInfo(self.server_id, said["server_name"], said["host"], options)
         self.system = SystemRequests(self.supervisor, self.segment.map, server, self, self._reload, self.log)
         self.admission.watch(lambda shard: self.supervisor.responsive(shard, UNRESPONSIVE_SECONDS))
         if options.jetstream.enabled:

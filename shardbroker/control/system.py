@@ -20,6 +20,7 @@ from shardbroker.monitor import accountz, jsz
 from shardbroker.monitor.pages import NotFound, Pages
 from shardbroker.monitor.query import (
     AccountStatzQuery,
+    BadJson,
     BadQuery,
     ConnzQuery,
     JsonArguments,
@@ -131,8 +132,11 @@ class Requests:
                 body = await self._about_server(name, options)
         except _Filtered:
             return
-        except BadQuery as error:
+        except BadJson as error:
             body = self._wrapped(error={"code": 400, "description": str(error)})
+        except BadQuery as error:
+            # Here it is the page that fails (events.go zReq), whose place stays empty.
+            body = self._wrapped(data=None, error={"code": 500, "description": str(error)})
         except NotFound as error:
             body = self._wrapped(error={"code": 404, "description": str(error)})
         except LookupError as error:
@@ -235,7 +239,7 @@ class Requests:
     async def _statz(self, account: str, options: Mapping[str, Any]) -> dict[str, Any]:
         asked = options.get("accounts") or []
         if not isinstance(asked, list):
-            raise BadQuery("json: cannot unmarshal into field accounts")
+            raise BadJson("json: cannot unmarshal into field accounts")
         names = tuple(map(str, asked)) if account == "PING" else (account,)
         query = AccountStatzQuery(JsonArguments(options).flag("include_unused"), names)
         body = await self._pages.accstatz(query)
@@ -340,7 +344,7 @@ def _options(payload: str) -> dict[str, Any]:
     try:
         options = orjson.loads(payload)
     except orjson.JSONDecodeError as error:
-        raise BadQuery(str(error)) from None
+        raise BadJson(str(error)) from None
     if not isinstance(options, dict):
-        raise BadQuery("json: cannot unmarshal into options")
+        raise BadJson("json: cannot unmarshal into options")
     return options

@@ -94,7 +94,7 @@ async def connz(source: Source, query: ConnzQuery, server_id: str, now_ns: int) 
         total += len(closed)
         briefs += closed
     briefs = await _chosen(source, query, briefs)
-    if query.user or query.mqtt_client or query.filter_subject:
+    if query.user or query.mqtt_client or query.filter_subject or query.cid:
         total = len(briefs)
     briefs = sorted_briefs(briefs, query.sort, now_ns)[query.offset :][: query.limit]
     rows = await _rows(source, briefs)

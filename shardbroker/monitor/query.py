@@ -27,6 +27,10 @@ class BadQuery(Exception):
     """An argument that cannot be; the text is nats-server's, the status 400."""
 
 
+class BadJson(BadQuery):
+    """A request's JSON that is none, or of which a field is of another type."""
+
+
 class Arguments(Protocol):
     """Where the values come from. A value that is not there is empty, False or 0; one that cannot be raises BadQuery."""
 
@@ -106,7 +110,7 @@ class JsonArguments:
         if value is None:
             return empty
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise BadQuery(f"json: cannot unmarshal into field {name}")
+            raise BadJson(f"json: cannot unmarshal into field {name}")
         return value
 
     def text(self, name: str, option: str = "") -> str:
@@ -118,13 +122,13 @@ class JsonArguments:
     def number(self, name: str, option: str = "") -> int:
         value = int(self._get(option or name, int, 0))
         if not -INT_MAX - 1 <= value <= INT_MAX:
-            raise BadQuery(f"json: cannot unmarshal number {value} into field {option or name}")
+            raise BadJson(f"json: cannot unmarshal number {value} into field {option or name}")
         return value
 
     def unsigned(self, name: str, option: str = "") -> int:
         value = int(self._get(option or name, int, 0))
         if not 0 <= value <= UINT64_MAX:
-            raise BadQuery(f"json: cannot unmarshal number {value} into field {option or name}")
+            raise BadJson(f"json: cannot unmarshal number {value} into field {option or name}")
         return value
 
     def subs(self) -> str:

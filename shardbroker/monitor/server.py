@@ -104,6 +104,8 @@ class Monitor:
                 404: _no_page, BadQuery: _bad_query, NotFound: _not_found, ChannelClosed: _gone, Exception: _broken,
             },
         )  # fmt: skip
+        # A slash too many is another page, as there.
+        inner.router.redirect_slashes = False
         return self._bounded(inner, base)
 
     def _bounded(self, inner: ASGIApp, base: str) -> ASGIApp:

@@ -81,11 +81,18 @@ class Register(Protocol):
 class ServerInfo:
     """How messages of the broker name it (events.go ServerInfo)."""
 
-    def __init__(self, server_id: str, name: str, host: str, *, jetstream: bool) -> None:
+    def __init__(self, server_id: str, name: str, host: str, options: Options) -> None:
         self.server_id = server_id
         self.name = name
-        self._fields = {"name": name, "host": host, "id": server_id, "ver": limits.PROTOCOL_VERSION}
-        self._jetstream = jetstream
+        self._fields: dict[str, Any] = {"name": name, "host": host, "id": server_id}
+        self._jetstream = options.jetstream.enabled
+        if self._jetstream and options.jetstream.domain:
+            self._fields["domain"] = options.jetstream.domain
+        self._fields["ver"] = limits.PROTOCOL_VERSION
+        if options.server_tags:
+            self._fields["tags"] = list(options.server_tags)
+        if options.server_metadata:
+            self._fields["metadata"] = dict(options.server_metadata)
         self._seq = 0
 
     def fields(self) -> dict[str, Any]:

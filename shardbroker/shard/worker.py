@@ -138,9 +138,7 @@ class Worker:
     def _make_system(self) -> System:
         setup, options = self._setup, self._setup.options
         said = setup.info(options, False, NO_ADDRESSES).fields
-        server = ServerInfo(
-            said["server_id"], said["server_name"], said["host"], jetstream=options.jetstream.enabled
-        )
+        server = ServerInfo(said["server_id"], said["server_name"], said["host"], options)
         system = System(self._engine, setup.shard, options, server, self.clients, setup.channel)
         system.open()
         self.clients.watcher = system

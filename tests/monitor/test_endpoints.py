@@ -326,6 +326,14 @@ def test_accounts_are_named() -> None:
     assert {(one["account"], one["name_tag"]) for one in answer["connections"]} == {("OTHER", "OTHER")}
 
 
+def test_one_that_is_asked_for_is_all_there_is() -> None:
+    source = Shards([row(1), row(2), row(3)])
+    for cid, count in ((2, 1), (9, 0)):
+        answer = page(source, connz_query(cid=str(cid)))
+        assert [one["cid"] for one in answer["connections"]] == [cid] * count
+        assert (answer["num_connections"], answer["total"], answer["limit"]) == (count, count, 1)
+
+
 def test_connections_with_interest_in_a_subject() -> None:
     subs = {
         1: [SubscriptionRow(subject, None, "1", 0, 0, 1) for subject in ("x", "y", "a.*")],

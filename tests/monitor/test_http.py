@@ -130,6 +130,7 @@ def test_users_are_shown_when_asked_for(monitored: Monitored) -> None:
         ("/healthz", 200, '{"status":"ok"}'),
         ("/subscriptionsz", 200, "num_subscriptions"),
         ("/nope", 404, "404 page not found"),
+        ("/varz/", 404, "404 page not found"),
         ("/../../etc/passwd", 404, "404"),
         ("/connz?limit=x", 400, "Error decoding int for 'limit'"),
         ("/connz?sort=stop", 400, "sort by stop only valid on closed connections"),

@@ -20,6 +20,8 @@ from harness import Broker, wait_until
 
 CONFIG = """
 server_name: one
+server_tags: ["a:b"]
+server_metadata { x: y }
 accounts {
   S { users [ {user: s, password: s} ] }
   A { users [ {user: a, password: a, permissions: {publish: {allow: [">"], deny: ["no"]}, subscribe: ["_INBOX.>", "x"]}} ] }
@@ -94,7 +96,11 @@ def test_the_broker_is_one_server(watched: Broker, workers: int) -> None:
             # Who is not meant does not answer; nonsense is an error.
             with pytest.raises(nats.errors.TimeoutError):
                 await system.request("$SYS.REQ.SERVER.PING.VARZ", b'{"server_name": "two"}', timeout=0.3)
-            assert (await ask(system, "$SYS.REQ.SERVER.PING.CONNZ", {"sort": "x"}))["error"]["code"] == 400
+            # What the page refuses is a failure of the server's (events.go zReq); JSON that is none is a bad request.
+            for options, code in (({"sort": "x"}, 500), ({"filter_subject": "x"}, 500), ({"state": "x"}, 400)):
+                refused = await ask(system, "$SYS.REQ.SERVER.PING.CONNZ", options)
+                assert (refused["error"]["code"], "data" in refused) == (code, code == 500)
+            assert (refused["server"]["tags"], refused["server"]["metadata"]) == (["a:b"], {"x": "y"})
             with pytest.raises(nats.errors.NoRespondersError):
                 await system.request("$SYS.REQ.SERVER.PING.NONE", b"", timeout=60)
 

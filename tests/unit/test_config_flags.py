@@ -139,6 +139,15 @@ def test_tls_needs_a_certificate_and_a_key(flags: list[str]) -> None:
         load(flags)
 
 
+def test_tls_gives_logins_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardbroker.shard.tls.server_context", lambda settings: None)
+    path = tmp_path / "f.conf"
+    for text, seconds in (("", 2), ("tls { cert_file: c, key_file: k, timeout: 5 }", 6),
+                          ("tls { cert_file: c, key_file: k }\nauthorization { timeout: 1 }", 1)):  # fmt: skip
+        path.write_text("port: 1\n" + text)
+        assert load(["-c", str(path)]).auth_timeout == seconds
+
+
 def test_tls_that_is_switched_off_is_none() -> None:
     assert load(["--tls=false"]).warnings == ()
 

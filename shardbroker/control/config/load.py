@@ -52,6 +52,9 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
     fields |= _cluster(line.given, fields, warnings)
     if tls := _tls_flags(line.given):
         fields["tls"] = dataclasses.replace(fields.get("tls") or TlsSettings(), **tls)
+    if fields.get("tls") is not None:
+        # A handshake takes its part of it (opts.go getDefaultAuthTimeout).
+        fields.setdefault("auth_timeout", fields["tls"].timeout + 1.0)
     _check(fields)
     return Options(**fields, program=program_name(), arguments=tuple(arguments), warnings=tuple(warnings))
 
