@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from typing import Any, Final
+
+import orjson
 
 from shardbroker.monitor.query import AccountStatzQuery
 from shardbroker.monitor.source import Source
@@ -64,10 +67,13 @@ async def accountz(source: Source, account: str, server_id: str, now_ns: int) ->
     return body | {"account_detail": detail} if detail is not None else None
 
 
-async def account_info(source: Source, name: str) -> dict[str, Any] | None:
-    """AccountInfo, as far as it is about one server; None when there is no such account."""
+async def account_info(
+    source: Source, name: str, rows: Mapping[str, Mapping[str, Any]] | None = None
+) -> dict[str, Any] | None:
+    """AccountInfo, as far as it is about one server; None when there is no such account. `rows`: of account_rows, if known."""
     front, names = await source.front("varz"), await source.front("names")
-    rows = await account_rows(source)
+    if rows is None:
+        rows = await account_rows(source)
     parts = [await source.ask(shard, "account", {"acc": name}) for shard in range(source.statistics.shards)]
     there = [part for part in parts if part is not None]
     found = next((part for part in there if part["found"]), None)
@@ -97,10 +103,18 @@ async def account_info(source: Source, name: str) -> dict[str, Any] | None:
     body["name_tag"] = record.get("tag") or name
     if found is not None and found.get("tags"):
         body["tags"] = found["tags"]
+    if found is not None and found.get("jwt"):
+        body["decoded_jwt"] = _payload(found["jwt"])
     if found is not None and found.get("revoked"):
         body["revoked_user"] = {user: rfc3339(at * SECOND_NS) for user, at in found["revoked"].items()}
     stats = [part["stats"] for part in there if part["found"]]
     return body | {"sublist_stats": sublist_stats(stats)} if stats else body
+
+
+def _payload(token: str) -> Any:
+    """What a JWT says, which has been checked when it was taken in."""
+    part = token.split(".")[1]
+    return orjson.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
 
 def _given(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +139,9 @@ def _export(made: Mapping[str, Any]) -> dict[str, Any]:
         body["token_req"] = True
     if made["kind"] == "service":
         body["response_type"] = _RESPONSES[made["response_type"]]
+    if made["latency"]:
+        sampling = made["latency"]["sampling"] or "headers"
+        body["service_latency"] = {"sampling": sampling, "results": made["latency"]["subject"]}
     if made["account_token_position"]:
         body["account_token_position"] = made["account_token_position"]
     if made["accounts"]:

@@ -17,6 +17,9 @@ CONNECTION_LABELS: Final = (
     "tls_cipher_suite",
 )  # fmt: skip
 
+# Accounts that are asked for one by one on the detailed page.
+ACCOUNTS_MAX: Final = 1024
+
 
 async def connections(families: Families, source: Source, server_id: str) -> None:
     """gnatsd_connz_*: sums over all open connections (the exporter sees the first 1024 only)."""
@@ -58,7 +61,7 @@ def _microseconds(text: str) -> float:
 
 
 async def accounts(families: Families, source: Source, server_id: str, now_ns: int) -> None:
-    """gnatsd_accstatz_*."""
+    """gnatsd_accstatz_* and, of the first ACCOUNTS_MAX, gnatsd_accountz_*."""
     body = await accountz.accstatz(source, AccountStatzQuery(unused=True), server_id, now_ns)
     for stat in body["account_statz"]:
         labels = {
@@ -72,6 +75,26 @@ async def accounts(families: Families, source: Source, server_id: str, now_ns: i
             ("slow_consumers", stat["slow_consumers"]),
         ):  # fmt: skip
             families.add(f"gnatsd_accstatz_{name}", labels, value)
+
+
+    rows = await accountz.account_rows(source)
+    names = await source.front("names")
+    for account in sorted({*names["accounts"], *rows})[:ACCOUNTS_MAX]:
+        detail = await accountz.account_info(source, account, rows)
+        if detail is not None:
+            _account(families, detail, server_id)
+
+
+def _account(families: Families, detail: Mapping[str, Any], server_id: str) -> None:
+    """As the exporter has it: limits are those of a JWT, else 0."""
+    labels = {"server_id": server_id, "account_id": detail["account_name"], "account_name": detail["name_tag"]}
+    for name in (
+        "client_connections", "leafnode_connections", "subscriptions", "is_system", "expired", "complete", "jetstream_enabled",
+    ):  # fmt: skip
+        families.add(f"gnatsd_accountz_{name}", labels, float(detail.get(name, False)))
+    limits = detail.get("decoded_jwt", {}).get("nats", {}).get("limits", {})
+    for name in ("subs", "data", "payload", "imports", "exports", "wildcards", "conn", "leaf"):
+        families.add(f"gnatsd_accountz_limit_{name}", labels, float(limits.get(name, 0)))
 
 
 def health(families: Families, status: str, server_id: str) -> None:
@@ -131,8 +154,23 @@ def _stream(families: Families, account: Mapping[str, str], stream: Mapping[str,
         ("limit_messages", config["max_msgs"]),
     ):  # fmt: skip
         families.add(f"jetstream_stream_{name}", labels, value)
+    for origin in stream.get("sources", ()):
+        _origin(families, "source", labels, origin)
+    if stream.get("mirror"):
+        _origin(families, "mirror", labels, stream["mirror"])
     for consumer in stream.get("consumer_detail", ()):
         _consumer(families, labels, consumer, now_ns)
+
+
+def _origin(families: Families, kind: str, stream: Mapping[str, str], origin: Mapping[str, Any]) -> None:
+    """A stream's source, or what it mirrors."""
+    external = origin.get("external") or {}
+    labels = {
+        **stream, f"{kind}_name": origin["name"], f"{kind}_api": external.get("api", ""),
+        f"{kind}_deliver": external.get("deliver", ""),
+    }  # fmt: skip
+    families.add(f"jetstream_stream_{kind}_lag", labels, origin["lag"])
+    families.add(f"jetstream_stream_{kind}_active_duration_ns", labels, origin["active"])
 
 
 def _consumer(families: Families, stream: Mapping[str, str], consumer: Mapping[str, Any], now_ns: int) -> None:

@@ -169,8 +169,6 @@ class Monitoring:
         book = self._clients.account_book
         claims = book.claims(name) if book is not None else None
         fields = {key: value for key, value in asdict(record).items() if key in ("exports", "mappings", "tag", "issuer")}
-        for export in fields["exports"]:
-            export.pop("latency", None)
         # Not the activation tokens.
         fields["imports"] = [
             {key: value for key, value in asdict(made).items() if key != "token"} for made in record.imports

@@ -62,7 +62,8 @@ def test_jwts_but_not_those_of_bearers(fresh_broker: Start) -> None:
 def test_no_password_anywhere(fresh_broker: Start) -> None:
     config = """
     accounts {
-      A { users [ {user: a, password: s3cret-a} ], exports [ {service: x, accounts: [B]} ] }
+      A { users [ {user: a, password: s3cret-a} ]
+          exports [ {service: x, accounts: [B], latency: {subject: lat, sampling: 50}} ] }
       B { users [ {user: b, password: s3cret-b} ], imports [ {service: {account: A, subject: x}} ] }
     }
     """
@@ -70,5 +71,10 @@ def test_no_password_anywhere(fresh_broker: Start) -> None:
     clients = [broker.client().connect(user=name, **{"pass": f"s3cret-{name}"}) for name in "ab"]
     for client in clients:
         client.send("SUB x 1\r\n").flush()
+    (export,) = json.loads(get(broker, "/accountz?acc=A"))["account_detail"]["exports"]
+    assert export == {
+        "subject": "x", "type": "service", "response_type": "Singleton", "service_latency": {"sampling": 50, "results": "lat"},
+        "approved_accounts": ["B"],
+    }  # fmt: skip
     for path in (*PATHS, "/accountz?acc=A", "/accountz?acc=B"):
         assert "s3cret" not in get(broker, path), path

@@ -18,6 +18,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from harness import Broker, wait_until
+from harness.jwts import Estate, Signer
 
 Start = Callable[..., Broker]
 pytestmark = pytest.mark.ours
@@ -124,6 +125,55 @@ def test_streams_have_series(fresh_broker: Start, tmp_path: Path) -> None:
     assert values["jetstream_stream_total_messages"] == values["jetstream_stream_consumer_count"] == 1
     assert values["jetstream_consumer_num_pending"] == 1
     assert sum(named(samples(broker), "jetstream_server_total_streams").values()) == 1
+
+
+def test_sources_and_mirrors_have_series(fresh_broker: Start, tmp_path: Path) -> None:
+    broker = fresh_broker(workers=2, args=["-m", "-1", "-js", "-sd", str(tmp_path)])
+    client = broker.client().connect()
+    client.send("SUB r 1\r\n")
+    for config in (
+        '{"name":"ORIGIN","subjects":["st.>"],"storage":"memory"}',
+        '{"name":"MIRROR","mirror":{"name":"ORIGIN"},"storage":"memory"}',
+        '{"name":"SUM","sources":[{"name":"ORIGIN"}],"storage":"memory"}',
+    ):
+        name = json.loads(config)["name"]
+        client.send(f"PUB $JS.API.STREAM.CREATE.{name} r {len(config)}\r\n{config}\r\n").expect_re(ANSWER)
+    client.send("PUB st.x r 2\r\nhi\r\n").expect_re(ANSWER)
+
+    def seen() -> bool:
+        found = samples(broker, "/metrics/detailed")
+        values = {(dict(labels).get("stream_name"), name): (value, dict(labels)) for (name, labels), value in found.items()}
+        for stream, kind in (("MIRROR", "mirror"), ("SUM", "source")):
+            assert values[stream, f"jetstream_stream_{kind}_lag"][1][f"{kind}_name"] == "ORIGIN"
+            if values[stream, "jetstream_stream_total_messages"][0] != 1 or values[stream, f"jetstream_stream_{kind}_lag"][0]:
+                return False
+            assert values[stream, f"jetstream_stream_{kind}_active_duration_ns"][0] > 0
+        return True
+
+    wait_until(seen, "mirror and source to have the message")
+
+
+def test_accounts_have_series(fresh_broker: Start) -> None:
+    estate = Estate()
+    limits = {"subs": 7, "data": -1, "payload": 99, "imports": 1, "exports": 2, "wildcards": True, "conn": 5, "leaf": 0}
+    accounts = {estate.a: estate.account_token(estate.a, name="ACC", limits=limits)}
+    accounts[estate.system] = estate.account_token(estate.system)
+    preload = "\n".join(f"  {signer.public}: {token}" for signer, token in accounts.items())
+    config = f"operator: {estate.operator_token()}\nresolver: MEMORY\nresolver_preload {{\n{preload}\n}}\n"
+    broker = fresh_broker(workers=2, config=config, args=["-m", "-1"])
+    user, client = Signer("user", "u"), broker.client()
+    said = {"jwt": estate.user_token(user, estate.a), "sig": user.sign(client.info["nonce"]), "verbose": False}
+    client.send(f"CONNECT {json.dumps(said)}\r\nSUB x 1\r\nPING\r\n").expect(b"PONG\r\n")
+    found = {
+        name.removeprefix("gnatsd_accountz_"): value
+        for (name, labels), value in samples(broker, "/metrics/detailed").items()
+        if name.startswith("gnatsd_accountz_") and dict(labels)["account_id"] == estate.a.public
+    }
+    assert found == {
+        "client_connections": 1, "leafnode_connections": 0, "subscriptions": 1, "is_system": 0, "expired": 0, "complete": 1,
+        "jetstream_enabled": 0, **{f"limit_{name}": float(value) for name, value in limits.items()},
+    }  # fmt: skip
+    assert page(broker, f"/accountz?acc={estate.a.public}")["account_detail"]["decoded_jwt"]["nats"]["limits"] == limits
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of the package prometheus")
