@@ -1,6 +1,6 @@
 """A broker from its start to its end: files, titles, log lines, signals, and the front that holds the parts together.
 
-    start     listeners -> segment -> shards (fork) -> monitor (fork) -> control socket -> all shards READY -> "ready"
+    start     listeners -> segment -> shards (fork) -> monitor (fork) -> control socket -> all shards READY -> accept -> "ready"
     TERM INT  stop accepting, shards flush and end, exit 0
     USR2      lame duck: stop accepting, tell clients, wait, close them gradually, exit 0. Meanwhile TERM does nothing, so
               that a service manager which sends both does not cut it short (signal.go); INT stops at once
@@ -172,6 +172,9 @@ class Front:
                     "Peers", self._peers_main(cluster_listener), [cluster_listener], self._peers_message
                 )
             self._write_files()
+            # Whoever is let in finds all that there is: every stream, on whatever shard. A shard that dies of its start keeps
+            # nobody out.
+            await self._unless_stopped(self.supervisor.all_tried)
             for acceptor in self._acceptors:
                 acceptor.start()
             await self._until_ready()
@@ -448,12 +451,15 @@ class Front:
             self.placement.count(shard, -message["count"])
             self.log.error(f"Shard {shard} has no descriptors left, {message['count']} connections dropped")
 
+    async def _unless_stopped(self, event: asyncio.Event) -> None:
+        """Wait for it, or for the end."""
+        waits = [asyncio.ensure_future(each.wait()) for each in (event, self._stop)]
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+
     async def _until_ready(self) -> None:
-        ready = asyncio.ensure_future(self.supervisor.all_ready.wait())
-        stop = asyncio.ensure_future(self._stop.wait())
-        await asyncio.wait({ready, stop}, return_when=asyncio.FIRST_COMPLETED)
-        ready.cancel()
-        stop.cancel()
+        await self._unless_stopped(self.supervisor.all_ready)
         if not self._stop.is_set():
             where = join_host_port(self.options.host, self.options.port)
             self.log.notice(f"Listening for client connections on {where}")

@@ -46,6 +46,7 @@ class ShardProcess:
         self.child: Child | None = None
         self.channel: Channel | None = None
         self.ready = False
+        self.tried = False  # it has been ready, or has failed to be
         self.deaths: deque[float] = deque(maxlen=DEATHS_MAX)
         self.delay = 0.0
 
@@ -70,6 +71,7 @@ class Supervisor:
     ) -> None:
         self.shards = [ShardProcess(shard) for shard in range(segment.shards)]
         self.all_ready = asyncio.Event()
+        self.all_tried = asyncio.Event()
         self.stopping = False
         self._segment = segment
         self._directory = Directory(segment)
@@ -80,7 +82,7 @@ class Supervisor:
         self._on_message = on_message
 
     def start(self) -> None:
-        """Start every shard. They come up side by side; `all_ready` tells when they have."""
+        """Start every shard. They come up side by side; `all_ready`: they have, `all_tried`: each has, or has died of it."""
         # All slots before the first fork: a shard counts the others that are booting.
         for slot in self.shards:
             slot.epoch = self._segment.mark_booting(slot.shard)
@@ -157,6 +159,7 @@ class Supervisor:
         if message.get("op") == "ready":
             slot.ready = True
             slot.delay = 0.0
+            self._has_tried(slot)
             self._on_ready(slot.shard, channel)
             if all(other.ready for other in self.shards):
                 self.all_ready.set()
@@ -179,7 +182,13 @@ class Supervisor:
         )
         self._after_death(slot)
 
+    def _has_tried(self, slot: ShardProcess) -> None:
+        slot.tried = True
+        if all(other.tried for other in self.shards):
+            self.all_tried.set()
+
     def _after_death(self, slot: ShardProcess) -> None:
+        self._has_tried(slot)
         now = time.monotonic()
         slot.deaths.append(now)
         if len(slot.deaths) == DEATHS_MAX and now - slot.deaths[0] < DEATHS_WINDOW_SECONDS:
