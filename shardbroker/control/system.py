@@ -36,7 +36,7 @@ from shardbroker.shm.layout import SegmentMap
 
 ANSWER_SECONDS: Final = 2.0
 # How long the end of the broker may wait until it has been told.
-FAREWELL_SECONDS: Final = 0.25
+FAREWELL_SECONDS: Final = 1.0
 
 
 class Logger(Protocol):
