@@ -30,9 +30,17 @@ COMPLAINT = re.compile(r"\[(ERR|FTL)\]|panic|Traceback|Error")
 
 
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind((HOST, 0))
-        return int(s.getsockname()[1])
+    """A port that nobody is given by chance before a server has started on it.
+
+    A connection of it is ended from its own side: for a minute (TIME_WAIT) the kernel chooses the port for nobody, while who
+    names it and has set SO_REUSEADDR, as servers do, may have it.
+    """
+    with socket.create_server((HOST, 0)) as s:
+        port = int(s.getsockname()[1])
+        with socket.create_connection((HOST, port)) as other:
+            s.accept()[0].close()
+            other.recv(1)
+    return port
 
 
 def shardbroker_words(workers: int, port: int, *more: str) -> list[str]:

@@ -20,6 +20,7 @@ from harness import RawClient
 from harness.broker import Broker, wait_until
 from harness.processes import family
 from shardbroker.bench import interrupt
+from shardbroker.bench.server import free_port
 from shardbroker.cli.bench import bench as command
 
 SECONDS_MAX = 120.0
@@ -115,6 +116,20 @@ def test_bad_arguments_are_told_in_one_line(
     assert said in done.stderr
     assert done.stderr.startswith("shardbroker bench: ")
     assert done.stderr.count("\n") == 1
+
+
+def test_a_free_port_is_for_who_names_it() -> None:
+    port = free_port()
+    text = Path("/proc/net/tcp").read_text()
+    for chosen in (False, True):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(chosen))
+            if chosen:
+                s.bind(("127.0.0.1", port))
+                s.listen()
+            elif f" 0100007F:{port:04X} " in text:  # the end that waits; not every kernel keeps it
+                with pytest.raises(OSError, match="in use"):
+                    s.bind(("127.0.0.1", port))
 
 
 def test_no_server_there() -> None:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import socket
 from collections.abc import Callable
 from typing import Any
 from urllib.request import urlopen
@@ -14,6 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from harness import Broker, RawClient, wait_until
+from shardbroker.bench.server import free_port
 
 Start = Callable[..., Broker]
 pytestmark = pytest.mark.skipif(not Broker.ours, reason="the servers of the reference carry messages, too")
@@ -129,8 +129,7 @@ def test_varz_shows_them_and_no_password(fresh_broker: Start) -> None:
 
 
 def test_a_route_to_itself_is_none(fresh_broker: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     broker = fresh_broker(args=["--cluster", f"nats://127.0.0.1:{port}", "--routes", f"nats://127.0.0.1:{port}"])
     second, _ = cluster(fresh_broker, port)
     wait_urls(broker, second)
