@@ -26,7 +26,7 @@ from typing import Any, Final
 
 import nats
 from nats.aio.client import Client
-from nats.js.api import ConsumerConfig, StreamConfig
+from nats.js.api import ConsumerConfig, RetentionPolicy, StorageType, StreamConfig, StreamSource
 
 CONFIG: Final = """
 server_name: one
@@ -41,6 +41,7 @@ accounts {{
     exports [ {{service: "help"}}, {{stream: "news.>", accounts: [B]}} ]
     mappings {{ "from.*": "to.$1" }}
   }}
+  C {{ jetstream {{ max_mem: 10MB, max_file: 100MB, max_streams: 5 }}, users [ {{user: c, password: c}} ] }}
   B {{
     users [ {{user: b, password: b}} ]
     imports [ {{service: {{account: A, subject: help}}, to: "h"}}, {{stream: {{account: A, subject: "news.>"}}, prefix: "a"}} ]
@@ -48,6 +49,14 @@ accounts {{
 }}
 system_account: S
 """
+JSZ_PATHS: Final = (
+    *(f"jsz?accounts=1&{rest}" for rest in ("", "offset=1", "limit=1", "limit=1&offset=1", "offset=9", "limit=-1")),
+    *(f"jsz?acc=A&{rest}" for rest in ("config=1", "raft=1", "streams=1&raft=1", "streams=1&stream-leader-only=1")),
+    "jsz?acc=C&streams=1&offset=5", "jsz?acc=NONE&streams=1", "jsz?consumers=1&raft=1&leader-only=1",
+    "jsz?acc=C&consumers=1&config=1&direct-consumers=1", "jsz?direct-consumers=1",
+    *(f"jsz?{name}=x" for name in ("accounts", "streams", "consumers", "direct-consumers", "config", "leader-only", "raft",
+                                   "stream-leader-only", "offset", "limit")),
+)  # fmt: skip
 PATHS: Final = (
     "varz", "connz", "connz?auth=1&subs=detail&sort=subs", "connz?subs=1&acc=A", "connz?state=closed&auth=1", "connz?user=b",
     "connz?state=any&sort=bytes_to&limit=1", "connz?acc=NONE", "connz?mqtt_client=x", "connz?sort=x", "connz?sort=stop",
@@ -55,7 +64,8 @@ PATHS: Final = (
     "subsz", "subsz?subs=1&acc=A&test=foo.x", "subsz?test=a..b", "subsz?offset=x", "routez", "routez?subs=x", "gatewayz",
     "gatewayz?accs=x", "leafz", "leafz?subs=x", "accountz", "accountz?acc=A", "accountz?acc=B", "accountz?acc=NONE", "accstatz",
     "accstatz?unused=1", "accstatz?unused=x", "jsz", "jsz?acc=A&consumers=1&config=1", "jsz?streams=1", "jsz?acc=B", "jsz?raft=1",
-    "jsz?accounts=x", "jsz?limit=x", "healthz", "healthz?details=1", "healthz?js-server-only=true", "healthz?js-enabled-only=1",
+    *JSZ_PATHS,
+    "healthz", "healthz?details=1", "healthz?js-server-only=true", "healthz?js-enabled-only=1",
     "healthz?stream=x", "healthz?account=A&consumer=x", "healthz?account=NONE", "healthz?account=A&stream=NONE",
     "healthz?account=A&stream=ST", "healthz?account=A&stream=ST&consumer=C",
     "healthz?account=A&stream=ST&consumer=NONE&details=1", "healthz?js-enabled-only=x", "ipqueuesz", "raftz", "nothing",
@@ -70,7 +80,7 @@ VOLATILE: Final = frozenset(
         "in_msgs", "in_bytes", "in_client_msgs", "in_client_bytes", "out_msgs", "out_bytes", "out_client_msgs",
         "out_client_bytes", "subscriptions", "num_subscriptions", "num_cache", "num_inserts", "num_removes", "num_matches",
         "cache_hit_rate", "max_fanout", "avg_fanout", "total_connections", "msgs", "errors_count", "metadata",
-        "connections_count", "sent", "received", "pending_bytes", "sid",
+        "connections_count", "sent", "received", "pending_bytes", "sid", "active", "pause_remaining", "last_active",
     }
 )  # fmt: skip
 # Place -> why it is not the same.
@@ -86,6 +96,8 @@ EXPECTED: Final = {
     "compress_ok": "no S2 compression of blocks is needed of us",
     "sync_interval": "ours syncs before each acknowledgement",
     "sync_always": "ours syncs before each acknowledgement",
+    "direct_consumer_detail": "ours has mirrors and sources without consumers",
+    "account_details.stream_detail.sources.seq": "of nats-server after 2.12",
     "subscriptions_list": "compared elsewhere: ours does not list the broker's own, nor those of connections that have ended",
 }
 
@@ -133,6 +145,34 @@ def fetch(port: int, path: str) -> list[Any]:
     return [status, kind, body]
 
 
+async def populate_streams(client: Client) -> None:
+    """Streams and consumers of many kinds, and gaps."""
+    js = client.jetstream()
+    full = StreamConfig(name="FULL", subjects=["full.>"], storage=StorageType.MEMORY, max_msgs=3, max_age=3600)
+    full.description, full.metadata = "d", {"k": "v"}
+    await js.add_stream(full)
+    await js.add_stream(StreamConfig(name="GAPS", subjects=["gaps.>"], retention=RetentionPolicy.INTEREST))
+    for consumer in (
+        ConsumerConfig(durable_name="PUSH", deliver_subject="push", deliver_group="g", flow_control=True, idle_heartbeat=5),
+        ConsumerConfig(durable_name="PULL", filter_subject="gaps.a", max_ack_pending=7, metadata={"a": "b"}),
+        ConsumerConfig(durable_name="PAUSED", pause_until="2099-01-01T00:00:00Z"),
+    ):
+        await js.add_consumer("GAPS", consumer)
+    for n in range(5):
+        await js.publish(f"full.{'ab'[n % 2]}", b"hello")
+        await js.publish(f"gaps.{'ab'[n % 2]}", b"hello")
+    await js.delete_msg("GAPS", 3)
+    pull = await js.pull_subscribe_bind("PULL", "GAPS")
+    first, _ = await pull.fetch(2, timeout=5)
+    await first.ack_sync()
+    await js.add_stream(StreamConfig(name="MIRROR", mirror=StreamSource(name="FULL")))
+    source = StreamSource(name="FULL", filter_subject="full.a", opt_start_seq=1)
+    await js.add_stream(StreamConfig(name="SOURCES", sources=[source]))
+    while [(await js.stream_info(name)).state.messages for name in ("MIRROR", "SOURCES")] != [3, 2]:
+        await asyncio.sleep(0.01)
+    await client.close()
+
+
 async def populate(port: int) -> list[Client]:
     """Streams, a consumer, three clients that stay and one that went."""
 
@@ -146,6 +186,7 @@ async def populate(port: int) -> list[Client]:
     await streams.add_stream(StreamConfig(name="ST", subjects=["st.>"]))
     await streams.add_consumer("ST", ConsumerConfig(durable_name="C"))
     await streams.publish("st.x", b"hello")
+    await populate_streams(await client("c", "many"))
     other = await client("b", "other")
     gone = await client("a", "gone")
     await worker.subscribe("foo.*", queue="q")

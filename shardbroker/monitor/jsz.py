@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
 from shardbroker import limits
-from shardbroker.monitor.query import UINT64_MAX, JszQuery
+from shardbroker.monitor.query import UINT64_MAX, BadQuery, JszQuery
 from shardbroker.monitor.source import Source
 from shardbroker.monitor.times import rfc3339
 
@@ -66,10 +66,13 @@ def varz(parts: Parts) -> dict[str, Any]:
 
 
 async def jsz(source: Source, query: JszQuery, server_id: str, now_ns: int) -> dict[str, Any]:
-    """The page."""
+    """The page. Raises BadQuery for `leader-only` of a server without streams."""
     parts = await parts_of(source)
     total = parts.total
     if not parts.config:
+        if query.leader_only:
+            # Nobody leads what is not there (monitor.go Jsz, errSkipZreq).
+            raise BadQuery("filtered response: not leader")
         body = _usage({}, 0, 0) | {"server_id": server_id, "now": rfc3339(now_ns), "disabled": True}
         nothing = {"max_memory": 0, "max_storage": 0}
         return body | {"config": nothing, "streams": 0, "consumers": 0, "messages": 0, "bytes": 0, "total": 0}

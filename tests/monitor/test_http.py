@@ -138,6 +138,8 @@ def test_users_are_shown_when_asked_for(monitored: Monitored) -> None:
         ("/connz?offset=9223372036854775807&limit=9223372036854775807", 200, '"connections": []'),
         ("/subsz?test=a..b", 400, "invalid test subject"),
         ("/connz?" + "x" * 5000, 414, "query string too long"),
+        ("/jsz?consumers=1&config=1&raft=1", 200, '"disabled": true'),
+        ("/jsz?leader-only=1", 400, "filtered response: not leader"),
         ("/connz?auth=0&auth=x", 200, "connections"),
         ("/connz?%00=%ff&%c3%a9=1;2", 200, "connections"),
         ("/varz?%0d%0aX: y", 200, "server_id"),
