@@ -60,6 +60,8 @@ class Login:
     connection_type: str = "STANDARD"
     # Whom the client's certificate names, in the order in which they count; the last is its subject (RFC 4514).
     certificate_names: tuple[str, ...] = ()
+    # Who the other end of the connection is, where `ip` is what that says of somebody else (X-Forwarded-For); else empty.
+    peer: str = ""
 
     @property
     def says_nothing(self) -> bool:

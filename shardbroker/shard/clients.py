@@ -22,7 +22,7 @@ from shardbroker import errors
 from shardbroker.auth.gate import ANYBODY, Identity, Login, Refusal
 from shardbroker.auth.model import Permissions
 from shardbroker.clock import Clock
-from shardbroker.errors import ClientError, CloseReason
+from shardbroker.errors import ClientError, CloseReason, ConfigError
 from shardbroker.hot.engine import EVENTS, Engine
 from shardbroker.options import Options
 from shardbroker.shard.accounts import Accounts, Front
@@ -102,6 +102,7 @@ class Facts:
     kind: str
     tls: TlsState | None = None
     upgrade: Upgrade | None = None
+    peer: str = ""  # the address of who has upgraded, where it has named another
 
 
 class Client:
@@ -214,6 +215,7 @@ class Client:
             self.ip,
             self.connection_type,
             self.transport.tls.names if self.transport is not None and self.transport.tls is not None else (),
+            self.transport.peer if self.transport is not None else "",
         )
 
 
@@ -346,7 +348,9 @@ class Clients:
         client = self._client(slot, client_id)
         if client is not None and client.transport is not None:
             client.transport.upgrade = upgrade
-            client.ip = upgrade.client_ip or client.ip
+            if upgrade.client_ip:
+                # Shown, and what a user's networks are compared with, as there. What anybody may write counts for no more.
+                client.transport.peer, client.ip = client.ip, upgrade.client_ip
 
     def transport_failed(self, slot: int, client_id: int, text: str, *, probe: bool) -> None:
         """A connection never came to speak NATS. `probe`: as of a load balancer that looks whether we are there."""
@@ -667,7 +671,8 @@ class Clients:
 
     def _on_log(self, level: int, slot: int, client_id: int, text: bytes) -> None:
         client = self._client(slot, client_id)
-        shown = _printable(text)
+        # Input that we cannot read may be most of a CONNECT.
+        shown = _printable(redact(text) if level == LEVEL_ERROR else text)
         if level == LEVEL_ERROR and client is not None:
             # A client's own -ERR has its text in quotes; what else is logged as an error is input we cannot read.
             shown = (
@@ -703,7 +708,14 @@ class Clients:
         self._logins.apply(options)
         self.accounts.apply(options)
         self.accounts.watch(self._logins.accounts)
-        self._apply_transports(options)
+        try:
+            self._apply_transports(options)
+        except ConfigError as error:
+            # The front has read the files a moment ago. Whoever must go must go all the same.
+            self._log.error(f"{error}; connections to come get the certificates of before")
+            if self._transports is None:
+                # There are none of before, and what should be encrypted would come in the clear: begin anew.
+                raise SystemExit(1) from None
         for slot, client in self._each():
             if client.identity is not None:
                 self._check_again(slot, client, client.identity)

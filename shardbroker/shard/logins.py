@@ -136,7 +136,7 @@ class Logins:
         if not self.required(login):
             answer = self.check(login)
         else:
-            wait = self._throttle.wait(login.ip, self._now())
+            wait = self._throttle.wait(login.peer or login.ip, self._now())
             if wait > 0 or (self.fetches is not None and self.fetches.lacking(login)):
                 self._start(self._later(login, wait, wanted, done))
                 return None
@@ -205,7 +205,7 @@ class Logins:
             # Its token alone must not do.
             answer = Refusal("Account delegates its users to an auth callout")
         if isinstance(answer, Refusal):
-            self._throttle.failed(login.ip, self._now())
+            self._throttle.failed(login.peer or login.ip, self._now())
         elif self.callout is not None:
             return self.callout.guarded(answer)
         return answer

@@ -88,6 +88,26 @@ def test_no_secret_is_logged(users: Broker) -> None:
     assert not any(word in log for word in ("hush-hush", "wonder", "s3cret", HASH[7:]))
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'CONECT {"pass":"hush-hush"}\r\n',
+        b' CONNECT {"auth_token":"hush-hush"}\r\n',
+        b'{"sig":"hush-hush"}\r\n',
+        b'CONNECT {"PASS":"hush-hush"}\r\n',
+        b'CONNECT {"p\\u0061ss":"hush-hush"}\r\n',
+        b'CONNECT {"pass" "hush-hush"}\r\n',
+        b'CONNECT {"pass":["hush-hush"]}\r\n',
+    ],
+)
+def test_no_secret_is_logged_of_what_is_no_good_connect(tmp_path: Path, line: bytes) -> None:
+    """Neither where an operation cannot be read, which is logged without debug, nor in a trace."""
+    with Broker(tmp_path, args=["-DV"]) as broker:
+        broker.client().send(line).finish_sending()
+        broker.wait_log("REDACTED")
+        assert "hush-hush" not in broker.log()
+
+
 def test_others_are_served_while_hashes_are_compared(workers: int, tmp_path: Path, big_hash: str) -> None:
     config = f"authorization {{ timeout: 30, users: [{{user: slow, pass: '{big_hash}'}}, {{user: fast, pass: f}}] }}"
     with Broker(tmp_path, workers=workers, config=config) as broker:

@@ -191,6 +191,7 @@ def raw(start: Start) -> tuple[Broker, Callable[..., bytes]]:
         ({0: "POST / HTTP/1.1"}, b"405"),
         ({0: "GET /leafnode HTTP/1.1"}, b"404"),
         ({0: "GET /mqtt HTTP/1.1"}, b"404"),
+        ({0: "GET //[x HTTP/1.1"}, b"101"),  # a path, if no URL
         ({1: ""}, b"400"),
         ({2: ""}, b"426"),
         ({3: "Connection: close"}, b"426"),
