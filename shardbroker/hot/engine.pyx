@@ -972,6 +972,7 @@ cdef bint engine_on_rings(engine_t* e, uint32_t most) noexcept nogil:
         p = &e.peers[i]
         if not ring_readable(p.data_in):
             continue
+        e.alone_since_ns = e.now_ns
         status = 0
         n = 0
         while n < most:

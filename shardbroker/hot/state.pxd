@@ -208,6 +208,8 @@ cdef struct engine_t:
     match_t match
     uint64_t random
     uint64_t now_ns
+    uint64_t reader                     # whose bytes came last, and since when nobody else's have
+    uint64_t alone_since_ns
     uint64_t turn
     flush_t flush                       # publish rings, then write sockets; set by the loop
     hook_t hooks[HOOKS_MAX]

@@ -31,6 +31,7 @@ cdef bint transport_hungry(connection_t* c) noexcept nogil:
 cdef bint transport_feed(engine_t* e, connection_t* c, char* p, size_t n) noexcept nogil:
     """n bytes of input; p[n] must be writable, with SB_SLACK readable bytes behind. Whether it may be fed more."""
     cdef size_t piece
+    e.alone_since_ns = e.now_ns
     if e.shards > 1:
         engine_catch_up(e)
     if c.partial != NULL and c.partial_need > c.partial_bytes:

@@ -217,6 +217,9 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
         engine_on_bytes(e, c, buffer - kept, kept + n)
     if <size_t>n < asked and c.flags & CONNECTION_HANGUP == 0:
         c.flags &= ~<uint32_t>CONNECTION_READABLE
+    if c.client_id != e.reader:
+        e.reader = c.client_id
+        e.alone_since_ns = e.now_ns
     c.read_bytes_usual += (<uint32_t>n >> 3) - (c.read_bytes_usual >> 3)
     if c.read_bytes_usual < LIGHT_BYTES:
         l.light_until_ns = e.now_ns + LIGHT_NS

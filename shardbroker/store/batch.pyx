@@ -26,7 +26,7 @@ from shardbroker.store.model cimport (
 from shardbroker.store.segment cimport (
     PATH_BYTES_MAX, segment_free, segment_header_write, segment_map, segment_new, segment_path, segment_record,
     segment_shrink, segments_link)
-from shardbroker.store.writer cimport store_enqueue
+from shardbroker.store.writer cimport QUICK_BYTES, store_enqueue
 
 cdef extern from "<sys/random.h>" nogil:
     ssize_t getrandom(void* p, size_t n, unsigned int flags)
@@ -550,6 +550,13 @@ cdef bint batch_pending(log_t* log) noexcept nogil:
             or log.stuck or (log.storage == STORAGE_MEMORY and log.durable_seq + 1 != log.next_seq))
 
 
+cdef bint is_quick(write_job_t* job) noexcept nogil:
+    """Whether it is one small write to a file that is there, and its sync."""
+    cdef piece_t* p = &job.pieces[0]
+    return (job.pieces_count == 1 and job.drops == NULL and job.erases_count == 0 and not p.created and not p.truncate
+            and p.end - p.begin <= QUICK_BYTES)
+
+
 cdef int batch_submit(log_t* log) noexcept nogil:
     cdef write_job_t* job = <write_job_t*>log.write_job
     cdef segment_t* g
@@ -596,6 +603,7 @@ cdef int batch_submit(log_t* log) noexcept nogil:
     job.ticket = log.ticket - 1 if waiting else log.ticket
     log.ticket += not waiting
     log.busy = True
+    job.job.quick = is_quick(job)
     store_enqueue(log.store, &job.job)
     return log.state
 
@@ -660,6 +668,7 @@ cdef void batch_sync(log_t* log) noexcept nogil:
     if log.mark == NULL and log.removals_count == 0 and not log.mark_wanted:
         take_extras(log, job)           # else what they go for may be in the batch that gathers
     log.busy = True
+    job.job.quick = False
     store_enqueue(log.store, &job.job)
 
 

@@ -40,6 +40,11 @@ class Store:
     def collect(self) -> int:
         """Finished jobs become durable_seq and callbacks; call when `eventfd` is readable. How many."""
     def run(self) -> int: ...
+    at_once: bool
+    """Whether the next small write may be synced in the caller's thread, where that is quick. Ends with the first that is."""
+    @property
+    def quick_ns(self) -> int:
+        """What a small write and its sync take, a moving average; 0 before the first."""
     def idle(self) -> bool: ...
     def wait(self, seconds: float = 10.0) -> None:
         """Collect until nothing is left to do. Blocks: tests, shutdown. TimeoutError."""

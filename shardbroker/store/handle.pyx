@@ -93,6 +93,20 @@ cdef class Store:
     def run(self):
         return store_run(self.store)
 
+    @property
+    def at_once(self):
+        """Whether the next small write may be synced in the caller's thread. Ends with the first that is."""
+        return bool(self.store.at_once)
+
+    @at_once.setter
+    def at_once(self, bint may):
+        self.store.at_once = may
+
+    @property
+    def quick_ns(self):
+        """What a small write and its sync take, ns, a moving average; 0 before the first."""
+        return self.store.quick_ns
+
     def idle(self):
         return store_idle(self.store)
 

@@ -166,6 +166,9 @@ cdef struct store_t:
     # The logs of one shard and their helper threads; see store.writer.
     const files_t* files
     void* helpers
+    bint at_once                        # home shard: a quick job may be done in its own thread; see store.writer
+    bint did_at_once                    # one was, and waits to be collected
+    uint64_t quick_ns                   # what a quick job takes, a moving average
 
 cdef struct filter_t
 cdef struct log_t
@@ -213,6 +216,8 @@ cdef struct job_t:
     void (*done)(job_t* job) noexcept nogil
     log_t* log
     int result                          # 0 or a negative errno
+    bint quick                          # a small write and its sync, nothing else
+    uint64_t took_ns                    # of a quick one that has been run
 
 cdef struct log_t:
     # State, to read

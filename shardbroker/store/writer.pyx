@@ -6,7 +6,7 @@ shard's loop never waits for one.
 """
 from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from posix.time cimport CLOCK_REALTIME, clock_gettime, timespec
+from posix.time cimport CLOCK_MONOTONIC, CLOCK_REALTIME, clock_gettime, timespec
 
 from shardbroker.hot.memory cimport mem_zero
 
@@ -112,6 +112,38 @@ cdef void finish(helpers_t* s, job_t* job) noexcept nogil:
     s.finished_last = job
 
 
+cdef void carry_out(job_t* job) noexcept nogil:
+    cdef timespec began, ended
+    if not job.quick:
+        job.run(job)
+        return
+    clock_gettime(CLOCK_MONOTONIC, &began)
+    job.run(job)
+    clock_gettime(CLOCK_MONOTONIC, &ended)
+    job.took_ns = <uint64_t>(ended.tv_sec - began.tv_sec) * 1000000000 + <uint64_t>(ended.tv_nsec - began.tv_nsec)
+
+
+cdef bint carry_out_here(store_t* store, job_t* job) noexcept nogil:
+    """A quick job, in the caller's thread; False: a thread had better do it."""
+    cdef helpers_t* s = <helpers_t*>store.helpers
+    cdef bint idle
+    if store.quick_ns == 0 or store.quick_ns > AT_ONCE_NS:
+        return False
+    pthread_mutex_lock(&s.mutex)
+    idle = s.first == NULL and s.running == 0 and s.finished == NULL
+    s.running += idle
+    pthread_mutex_unlock(&s.mutex)
+    if not idle:
+        return False
+    store.at_once = False
+    carry_out(job)
+    pthread_mutex_lock(&s.mutex)
+    finish(s, job)
+    pthread_mutex_unlock(&s.mutex)
+    store.did_at_once = True
+    return True
+
+
 cdef void* thread_main(void* argument) noexcept nogil:
     cdef helpers_t* s = <helpers_t*>argument
     cdef job_t* job
@@ -126,7 +158,7 @@ cdef void* thread_main(void* argument) noexcept nogil:
             s.idle -= 1
             continue
         pthread_mutex_unlock(&s.mutex)
-        job.run(job)
+        carry_out(job)
         pthread_mutex_lock(&s.mutex)
         finish(s, job)
         pthread_cond_broadcast(&s.done)
@@ -150,6 +182,8 @@ cdef void store_enqueue(store_t* store, job_t* job) noexcept nogil:
     cdef bint here
     job.next = NULL
     job.result = 0
+    if store.at_once and job.quick and carry_out_here(store, job):
+        return
     pthread_mutex_lock(&s.mutex)
     if s.last != NULL:
         s.last.next = job
@@ -177,7 +211,7 @@ cdef uint32_t store_run(store_t* store) noexcept nogil:
         pthread_mutex_unlock(&s.mutex)
         if job == NULL:
             return count
-        job.run(job)
+        carry_out(job)
         pthread_mutex_lock(&s.mutex)
         finish(s, job)
         pthread_mutex_unlock(&s.mutex)
@@ -195,9 +229,12 @@ cdef uint32_t store_collect(store_t* store) noexcept nogil:
     job = s.finished
     s.finished = s.finished_last = NULL
     pthread_mutex_unlock(&s.mutex)
+    store.did_at_once = False
     while job != NULL:
         next = job.next
         job.next = NULL
+        if job.quick:
+            store.quick_ns += (<int64_t>job.took_ns - <int64_t>store.quick_ns) // 8 if store.quick_ns else job.took_ns
         job.done(job)
         count += 1
         job = next

@@ -34,6 +34,7 @@ cdef extern from "<string.h>" nogil:
     void* memmem(const void* haystack, size_t haystack_bytes, const void* needle, size_t needle_bytes)
 
 cdef enum:
+    ALONE_NS = 5000000
     BACKLOG_BYTES = 32 << 20            # a disk writes that in about 0.1 s
     BACKLOG_MSGS = 1 << 18
     HEADER_BYTES_MAX = 65535            # math.MaxUint16, as nats-server
@@ -631,11 +632,16 @@ cdef uint64_t hook(engine_t* e, void* context) noexcept nogil:
     store_collect(h.store)
     if h.first != NULL and h.tick_at_ns <= e.now_ns:
         h.tick_at_ns = look_at_ages(h)
+    # Whoever publishes alone need not wait for a thread to wake; others' requests need not wait for the disk.
+    h.store.at_once = e.now_ns - e.alone_since_ns > ALONE_NS and e.ready_first == NULL
     while h.dirty != NULL:
         s = h.dirty
         h.dirty = s.dirty_next
         s.dirty = False
         finish(s)
+        if h.store.did_at_once:
+            store_collect(h.store)
+    h.store.at_once = False
     if h.gets_first != NULL:
         answer_gets(h)
     h.running = False
