@@ -20,7 +20,7 @@ from shardbroker.store.batch cimport (
 from shardbroker.store.compact cimport compact_cancel, compact_poke, compact_start
 from shardbroker.store.format cimport (
     FLAG_DISPLACED, FLAG_EXPIRES, KIND_MESSAGE, RECORD_BYTES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
-    counted_bytes, padded, record_t, sb_crc32c)
+    counted_bytes, padded, record_check, record_displaced, record_t, sb_crc32c)
 from shardbroker.store.index cimport (
     expiry_pop, index_add, index_clear, index_counts, index_drop, index_find, index_sweep)
 from shardbroker.store.model cimport (
@@ -276,6 +276,19 @@ cdef int log_skip(log_t* log, uint64_t next_seq) noexcept nogil:
 
 # ---- remove ----
 
+cdef void name_displaced(log_t* log, segment_t* g, uint32_t i) noexcept nogil:
+    """A removal says as well which message the removed one had pushed out. Nobody looks for damage in what is gone: were the
+    place that says so now damaged, the older message would be back without a word."""
+    cdef const record_t* r = segment_record(g, i)
+    cdef uint32_t k = 0
+    cdef uint64_t displaced
+    if not record_check(<const char*>r, g.used - (<uint64_t>g.offsets[i] << 3), g.salt):
+        return
+    displaced = record_displaced(r)[0]
+    if displaced >= log.first.first_seq and displaced < r.seq and index_find(log, displaced, &k) == NULL:
+        batch_removed(log, displaced)
+
+
 cdef inline void remove_entry(log_t* log, segment_t* g, uint32_t i, bint erase, int reason) noexcept nogil:
     cdef uint64_t seq = segment_seq(g, i)
     if erase:
@@ -284,6 +297,8 @@ cdef inline void remove_entry(log_t* log, segment_t* g, uint32_t i, bint erase, 
         log.mark_wanted = True          # first_seq says it all
     else:
         batch_removed(log, seq)
+        if log.storage != STORAGE_MEMORY and segment_record(g, i).kind & FLAG_DISPLACED:
+            name_displaced(log, g, i)
     index_drop(log, g, i, reason)
 
 

@@ -63,6 +63,23 @@ def test_a_flipped_bit_is_told_and_the_rest_is_readable(tmp_path: Path) -> None:
     store.close()
 
 
+def test_damage_of_a_removed_message_brings_nothing_back(tmp_path: Path) -> None:
+    """It had pushed out another of its subject: the removal says so too."""
+    store = Store(1)
+    log = Log(store, str(tmp_path), max_msgs_per_subject=1)
+    for subject, payload in ((b"a", b"first"), (b"b", b"pushed out"), (b"b", b"removed itself"), (b"c", b"last")):
+        log.append(subject, payload)
+    log.submit()
+    log.remove(3)
+    log.submit()
+    log.close()
+    damage(tmp_path, b"removed itself")
+    log = Log(store, str(tmp_path), max_msgs_per_subject=1)
+    assert [m.seq for seq in range(1, 5) if (m := log.get(seq))] == [1, 4]
+    log.close()
+    store.close()
+
+
 def test_damage_while_it_is_open_is_never_served(tmp_path: Path) -> None:
     fill(tmp_path, 5000)
     store = Store(0)
