@@ -91,13 +91,14 @@ class Upgrade:
 class WebSocketLayer:
     """One connection's frames. Never blocks, touches no socket."""
 
-    __slots__ = ("_deflates", "_protocol", "_received", "_settings", "_tls", "upgrade")
+    __slots__ = ("_deflates", "_protocol", "_received", "_settings", "_tail", "_tls", "upgrade")
 
     def __init__(self, settings: WebSocketSettings, *, tls: bool) -> None:
         self._settings = settings
         self._tls = tls
         self._deflates = False
         self._received = 0
+        self._tail = b""  # the last bytes of the request so far, which may end in the middle of its end
         self._protocol = ServerProtocol(
             extensions=_deflate if settings.compression else None,
             max_size=UNKNOWN_FRAME_BYTES_MAX,
@@ -115,11 +116,13 @@ class WebSocketLayer:
             self._received += len(data)
             if self._received > UPGRADE_BYTES_MAX:
                 raise UpgradeError("the request is too long")
+            self._tail = self._tail[-3:] + bytes(data)
         self._protocol.receive_data(bytes(data))
         pieces = []
         for event in self._protocol.events_received():
             if isinstance(event, Request):
-                self._accept(event, early=not bytes(data).endswith((b"\r\n\r\n", b"\n\n")))
+                self._accept(event, early=not self._tail.endswith((b"\r\n\r\n", b"\n\n")))
+                self._tail = b""
             elif isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.TEXT, Opcode.CONT):
                 pieces.append(bytes(event.data))
         if self.upgrade is None and self._protocol.handshake_exc is not None:

@@ -6,7 +6,6 @@ doubled, with parts of each other and with bytes that mean something. One seed r
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import orjson
 import pytest
 
+from fuzz.seeds import RUNS, seeds
 from harness.jwts import Estate, Signer, part
 from shardbroker.auth.claims import account_claims, activates, operator_claims, user_claims
 from shardbroker.auth.gate import Login
@@ -28,8 +28,7 @@ from shardbroker.errors import ConfigError
 from shardbroker.options import Options
 from shardbroker.shard.connect import ConnectError, ConnectOptions, parse_connect
 
-RUNS = int(os.environ.get("SHARDBROKER_FUZZ_RUNS", "400"))
-SEEDS = range(4)
+SEEDS = seeds(4)
 
 CONFIGS = [
     "port: 4222\nhost = '::1'; max_payload 1MB\nserver_tags [a, b\nc]\n# x\n// y\n",

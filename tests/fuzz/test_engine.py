@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import random
 
 import pytest
 
 from fuzz.conversations import conversation, pieces
+from fuzz.seeds import FIRST, RUNS
 from shardbroker.hot.engine import EVENTS
 from shardbroker.hot.probe import Shard
 from shardbroker.shm.segment import Segment
 from sim.shards import boot, connect
 
-RUNS = int(os.environ.get("SHARDBROKER_FUZZ_RUNS", "400"))
 BATCH = 50
 CLIENT = 1
 MAX_PAYLOAD = 5000
@@ -83,7 +82,7 @@ def talk(segment: Segment, reads: list[bytes]) -> tuple[bytes, list[tuple[int, b
 @pytest.mark.parametrize("batch", range(-(-RUNS // BATCH)))
 def test_how_input_is_cut_does_not_matter(batch: int) -> None:
     for seed in range(batch * BATCH, min(RUNS, (batch + 1) * BATCH)):
-        r = random.Random(seed)
+        r = random.Random(FIRST * 1_000_003 + seed)
         data = conversation(r, max_payload=MAX_PAYLOAD) + ENDING
         with Segment.create(1) as segment:
             whole = talk(segment, [data])

@@ -6,7 +6,6 @@ another exception, never more than the limits. One seed repeats a run; SHARDBROK
 
 from __future__ import annotations
 
-import os
 import random
 import ssl
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from websockets.exceptions import ProtocolError
 from websockets.extensions.permessage_deflate import ClientPerMessageDeflateFactory
 from websockets.uri import parse_uri
 
+from fuzz.seeds import FIRST, RUNS, seeds
 from shardbroker.options import TlsSettings, WebSocketSettings
 from shardbroker.shard.tls import TlsLayer, server_context
 from shardbroker.shard.websocket import (
@@ -28,8 +28,9 @@ from shardbroker.shard.websocket import (
     WebSocketLayer,
 )
 
-RUNS = int(os.environ.get("SHARDBROKER_FUZZ_RUNS", "400"))
-SEEDS = range(2)
+SEEDS = seeds(2)
+PATHS = (b"/", b"//[x", b"/a?b=/mqtt", b"/%zz", b"/leafnode", b"http://[::1/", b"*")
+COOKIES = ("a=b; jwt=x", "::1", "é", "x" * 5000, 'jwt="' + '\\"' * 3000, ";=" * 3000)
 # Lengths at which frames change their form, and near the limit.
 LENGTHS = (0, 1, 63, 64, 125, 126, 127, 128, 65535, 65536, 65537)
 PAYLOAD_MAX = 4096
@@ -132,9 +133,9 @@ def test_websocket_requests(seed: int) -> None:
         client = ClientProtocol(parse_uri("ws://localhost/"), origin=rng.choice(("http://a.example", None)))
         request = client.connect()
         for _ in range(rng.randrange(3)):
-            request.headers[rng.choice(("Cookie", "X", "X-Forwarded-For"))] = rng.choice(("a=b; jwt=x", "::1", "é", "x" * 5000))
+            request.headers[rng.choice(("Cookie", "X", "X-Forwarded-For"))] = rng.choice(COOKIES)
         client.send_request(request)
-        data = b"".join(client.data_to_send())
+        data = b"".join(client.data_to_send()).replace(b"GET / ", b"GET %b " % rng.choice(PATHS), 1)
         settings = WebSocketSettings(port=1, same_origin=True, jwt_cookie="jwt", compression=True)
         layer = WebSocketLayer(settings, tls=False)
         taken = 0
@@ -176,7 +177,7 @@ def shaken(layer: TlsLayer, context: ssl.SSLContext) -> tuple[ssl.SSLObject, ssl
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 def test_tls_records(authority: Authority, version: ssl.TLSVersion) -> None:
-    rng = random.Random(int(version))
+    rng = random.Random(int(version) + FIRST * 10_000)
     context = server_context(TlsSettings(authority.path("server.pem"), authority.path("server-key.pem")))
     theirs = authority.context()
     theirs.minimum_version = theirs.maximum_version = version
@@ -206,7 +207,7 @@ def test_tls_records(authority: Authority, version: ssl.TLSVersion) -> None:
 
 def test_tls_handshakes(authority: Authority) -> None:
     """A damaged handshake is refused or waits for more; what is said to the client stays small."""
-    rng = random.Random(1)
+    rng = random.Random(1 + FIRST)
     context = server_context(TlsSettings(authority.path("server.pem"), authority.path("server-key.pem")))
     refused = 0
     for _ in range(max(RUNS // 4, 4)):

@@ -19,6 +19,8 @@ from websockets.sync.client import ClientConnection, connect
 
 from harness import Broker, RawClient, msg, pub
 from harness.broker import WATCHDOG_SECONDS
+from shardbroker.options import WebSocketSettings
+from shardbroker.shard.websocket import WebSocketLayer
 from transports.conftest import Authority
 
 Start = Callable[..., Broker]
@@ -207,6 +209,19 @@ def test_bad_requests(raw: tuple[Broker, Callable[..., bytes]], change: dict[int
     lines = [change.get(n, line) for n, line in enumerate(REQUEST)]
     answer = exchange("\r\n".join([line for line in lines if line] + ["", ""]).encode())
     assert answer.split(b" ")[1] == status, answer
+
+
+def test_a_request_may_be_cut_anywhere() -> None:
+    request = "\r\n".join([*REQUEST, "", ""]).encode()
+    for cut in range(1, len(request)):
+        layer = WebSocketLayer(WebSocketSettings(port=1), tls=False)
+        assert layer.receive(request[:cut]) == []
+        assert layer.receive(request[cut:]) == []
+        assert layer.upgrade is not None
+    layer = WebSocketLayer(WebSocketSettings(port=1), tls=False)
+    for at in range(len(request)):
+        layer.receive(request[at : at + 1])
+    assert layer.upgrade is not None
 
 
 def test_bytes_that_are_no_websocket(raw: tuple[Broker, Callable[..., bytes]]) -> None:

@@ -209,6 +209,8 @@ def test_a_mistake_in_an_included_file_names_it(tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"open .*none: no such file or directory"):
         parse_file(str(tmp_path / "none"))
+    with pytest.raises(ConfigError, match="no file can have this name"):
+        read(r'include "a\x00b"')
 
 
 # -- laws --

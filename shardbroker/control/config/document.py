@@ -93,6 +93,8 @@ def _read(path: str) -> str:
         return Path(path).read_bytes().decode("utf-8", "surrogateescape")
     except OSError as error:
         raise ConfigError(f"open {path}: {(error.strerror or str(error)).lower()}") from None
+    except ValueError:
+        raise ConfigError(f"open {path!r}: no file can have this name") from None
 
 
 @cache
