@@ -95,7 +95,9 @@ class Monitoring:
             numbers = self._engine.connection(slot, client_id)
             if client is not None and numbers is not None:
                 row = self._clients.row(client, numbers[2:11], offset)
-                rows.append(row._replace(more=(row.more or {}) | self._credentials(client)))
+                if credentials := self._credentials(client):
+                    row = row._replace(more=(row.more or {}) | credentials)
+                rows.append(row)
         return {"rows": [tuple(row) for row in rows]}
 
     def _credentials(self, client: Client) -> dict[str, Any]:
