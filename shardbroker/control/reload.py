@@ -17,7 +17,7 @@ FIXED = frozenset(
     {
         "workers", "ring_bytes", "control_ring_bytes", "host", "port", "http_host", "http_port", "https_port",
         "http_base_path", "server_name", "cluster_name", "cluster", "websocket",
-        "jetstream", "no_system_account", "auth_callout", "proxy_protocol",
+        "jetstream", "system_account", "no_system_account", "auth_callout", "proxy_protocol",
     }
 )  # fmt: skip
 # Said without the values.
@@ -61,7 +61,7 @@ def check_reload(old: Options, new: Options) -> list[str]:
             # They may hold passwords.
             raise ConfigError(f"config reload not supported for {name}")
         if name in FIXED:
-            raise ConfigError(f"config reload not supported for {name}: old={before}, new={after}")
+            raise ConfigError(f"config reload not supported for {name}: {_difference(before, after)}")
         if name in SECRETS:
             lines.append(f"Reloaded: {SECRETS[name]}")
         elif name == "no_fast_producer_stall":
@@ -110,6 +110,14 @@ def reload_options(
             f"max_control_line can be at most {control_line_max} without a restart, as control rings are no larger"
         )
     return new, check_reload(current, new)
+
+
+def _difference(before: object, after: object) -> str:
+    """Old and new; of a block (`jetstream {}`) only the keys that differ."""
+    if dataclasses.is_dataclass(before) and type(before) is type(after):
+        pairs = ((f.name, getattr(before, f.name), getattr(after, f.name)) for f in dataclasses.fields(before))
+        return ", ".join(f"{key}: {_difference(old, new)}" for key, old, new in pairs if old != new)
+    return f"old={_shown('', before)}, new={_shown('', after)}"
 
 
 def _shown(name: str, value: object) -> str:

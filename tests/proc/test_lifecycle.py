@@ -173,6 +173,9 @@ def test_reload_changes_limits_on_every_shard(fresh_broker: Start) -> None:
     [
         ("http_port: 1\n", "config reload not supported for http_port"),
         ("server_name: other\n", "config reload not supported for server_name"),
+        ("accounts { S {} }\nsystem_account: S\n", "config reload not supported for system_account: old=, new=S"),
+        ("jetstream { store_dir: /nowhere }\n",
+         "config reload not supported for jetstream: enabled: old=false, new=true, store_dir: old=, new=/nowhere"),
         ("max_payload: nonsense\n", "max_payload"),
         ("max_control_line: 65537\n", "max_control_line can be at most 65536 without a restart"),
         ("max_payload: {\n", "server.conf"),

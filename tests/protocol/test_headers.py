@@ -145,3 +145,58 @@ def test_a_server_without_headers(fresh_broker: Callable[..., Broker]) -> None:
     client = broker.client()
     assert not client.info.get("headers")
     client.connect(headers=True).send("HPUB foo 0 2\r\nok\r\n").expect_closed()
+
+
+TRACED = """
+accounts {
+  A { users [ {user: own, password: p}, {user: few, password: p, permissions { publish: "a.>" }} ]
+      exports: [ {stream: "a.>"}, {service: "a.service"} ], msg_trace: own.trace }
+  B { users [ {user: other, password: p} ], imports: [ {stream: {account: A, subject: "a.>"}} ] }
+  S { users [ {user: sys, password: p} ] }
+}
+system_account: S
+"""
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Nats-Trace-Dest",),
+        ("nats-trace-dest",),
+        ("Nats-Trace-Dest", "Nats-Trace-Only"),
+        ("Nats-Trace-Dest", "Nats-Trace-Hop", "Nats-Trace-Origin-Account"),
+        ("Nats-Trace-Dest", "Accept-Encoding", "traceparent"),
+        ("traceparent",),
+    ],
+)
+def test_headers_of_tracing_make_nobody_publish(
+    fresh_broker: Callable[..., Broker], names: tuple[str, ...]
+) -> None:
+    """Traces are not served: a message goes where its subject goes, and nothing goes to the subject that a header names,
+    be it one where the sender may not publish, another account's, the system's, or an answer's (CVE-2026-33249)."""
+    values = {
+        "nats-trace-only": "true",
+        "nats-trace-hop": "1",
+        "nats-trace-origin-account": "B",
+        "accept-encoding": "gzip",
+        "traceparent": f"00-{'a' * 32}-{'b' * 16}-01",
+    }
+    broker = fresh_broker(config=TRACED)
+    watchers = [
+        broker.client().connect(user=user, headers=True, **{"pass": "p"}).sub(">").flush()
+        for user in ("own", "other")
+        for _ in range(broker.workers)
+    ]
+    system = broker.client().connect(user="sys", **{"pass": "p"})
+    system.sub("$SYS.REQ.SERVER.>").sub("_INBOX.>", 2).flush()
+    few = broker.client().connect(user="few", headers=True, **{"pass": "p"})
+    for number, where in enumerate(
+        ("own.trace", "other.x", "a.allowed", "$SYS.REQ.SERVER.PING", "_INBOX.x", ">", "a b\t", "")
+    ):
+        lines = "".join(f"{name}: {values.get(name.lower(), where)}\r\n" for name in names)
+        block = f"NATS/1.0\r\n{lines}\r\n".encode()
+        few.send(hpub("a.it", block, b"%d" % number, "_INBOX.reply")).flush()
+        for client in watchers:
+            client.expect(hmsg("a.it", 1, block, b"%d" % number, "_INBOX.reply"))
+    for client in (*watchers, system):
+        client.expect_nothing()
