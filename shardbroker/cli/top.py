@@ -16,13 +16,14 @@ import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TextIO
 
 import click
-from rich.console import Console, Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -114,11 +115,11 @@ def render(look: Look, view: View, hosts: Hosts) -> RenderableType:
         if look.shards is None:
             parts.append(Text("This server tells nothing of shards.", style="yellow"))
         else:
-            parts.append(_table(SHARD_COLUMNS, [shard_row(row, view.raw) for row in look.shards]))
+            parts.append(_Columns(SHARD_COLUMNS, [shard_row(row, view.raw) for row in look.shards]))
     else:
         parts.append(Text(f"Connections Polled: {len(look.connections)} of {look.total}, by {view.sort}"))
         columns, rows = cells(look, view, hosts)
-        parts.append(_table(columns, rows))
+        parts.append(_Columns(columns, rows))
     return Group(*parts)
 
 
@@ -157,15 +158,29 @@ def cells(look: Look, view: View, hosts: Hosts) -> tuple[list[str], list[list[st
     return columns, rows
 
 
-def _table(columns: Any, rows: list[list[str]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(
-            column, justify="left" if column in LEFT else "right", no_wrap=True, overflow="ellipsis"
-        )
-    for row in rows:
-        table.add_row(*map(Text, row))
-    return table
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    """A table of whole columns: those that a narrow terminal has no room for are left out at the right, and named below."""
+
+    columns: Sequence[str]
+    rows: list[list[str]]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        room, shown = options.max_width, 0
+        for column, *texts in zip(self.columns, *self.rows, strict=True):
+            room -= max(map(cell_len, (column, *texts))) + bool(shown)
+            if room < 0 and shown:
+                break
+            table.add_column(
+                column, justify="left" if column in LEFT else "right", no_wrap=True, overflow="ellipsis"
+            )
+            shown += 1
+        for row in self.rows:
+            table.add_row(*map(Text, row[:shown]))
+        yield table
+        if shown < len(self.columns):
+            yield Text(f"No room for: {' '.join(self.columns[shown:])}", style="dim")
 
 
 @click.command(name="top", help="Watch the connections or shards of a running server by its monitoring port.")
