@@ -19,7 +19,7 @@ import tty
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Final, TextIO
+from typing import Final, TextIO
 
 import click
 from rich.cells import cell_len
@@ -45,6 +45,8 @@ from shardbroker.cli.top_poll import (
 HELP: Final = __doc__.partition("Keys: ")[2].partition(" `--once`")[0].replace("\n", " ")
 LEFT: Final = frozenset({"HOST", "NAME", "LANG", "VERSION", "STATE", "SUBSCRIPTIONS"})
 ROWS_STEP: Final = 16
+# Between two columns.
+GAP: Final = 2
 
 
 @dataclass(slots=True)
@@ -166,10 +168,10 @@ class _Columns:
     rows: list[list[str]]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        table = Table(box=None, pad_edge=False, header_style="bold")
+        table = Table(box=None, pad_edge=False, padding=(0, GAP // 2), header_style="bold")
         room, shown = options.max_width, 0
         for column, *texts in zip(self.columns, *self.rows, strict=True):
-            room -= max(map(cell_len, (column, *texts))) + bool(shown)
+            room -= max(map(cell_len, (column, *texts))) + (GAP if shown else 0)
             if room < 0 and shown:
                 break
             table.add_column(

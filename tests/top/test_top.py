@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from harness import Broker, wait_until
 from harness.broker import WATCHDOG_SECONDS
 from shardbroker.cli.fetch import FetchError, base_url, get_json
-from shardbroker.cli.top import View
+from shardbroker.cli.top import Hosts, View, render
 from shardbroker.cli.top_poll import COLUMNS, SHARD_COLUMNS, SORTS, Poller, connection_row, shard_row, short
 
 COMMAND = [sys.executable, "-m", "shardbroker", "top"]
@@ -72,6 +73,27 @@ def test_lines_for_scripts(monitored: tuple[Broker, str], tmp_path: Path) -> Non
     assert rows[0] == ["TIME", *COLUMNS]
     assert len(rows) == 3
     assert rows[1][3] == rows[2][3] == "one;two"
+
+
+def test_a_narrow_terminal_shows_whole_columns(monitored: tuple[Broker, str]) -> None:
+    _, url = monitored
+    look = Poller(url, 60).look("cid", 9, subscriptions=False, shards=True)
+    for by, columns in (("shard", SHARD_COLUMNS), ("connection", COLUMNS)):
+        for width in (1, 20, 80, 100, 200):
+            console = Console(file=io.StringIO(), width=width)
+            console.print(render(look, View("cid", 9, by), hosts := Hosts()))
+            hosts.close()
+            assert isinstance(console.file, io.StringIO)
+            said = console.file.getvalue()
+            if width < 80:
+                continue
+            assert "…" not in said
+            lines = said.splitlines()
+            heading = next(line for line in lines if line.lstrip().startswith(columns[0])).split()
+            assert tuple(heading) == columns[: len(heading)]
+            left = [line for line in lines if line.startswith("No room for: ")]
+            assert (width == 200) == (not left)
+            assert len(heading) == len(columns) or left
 
 
 def test_the_screen_and_its_keys(monitored: tuple[Broker, str]) -> None:
