@@ -317,7 +317,7 @@ class Requests:
         self._send(shard, made.subject.decode("latin-1"), body, made.account.decode())
 
     async def _fetched(self, shard: int, message: Message) -> None:
-        """An account that a shard has asked a web server for, to all others (shard/fetching.py)."""
+        """To all others: an account that a web server had (shard/fetching.py), or that some have changed (account_claims.py)."""
         others = (slot.shard for slot in self._supervisor.shards if slot.shard != shard)
         told = {"op": "fetched", "query": message["query"]}
         await asyncio.gather(*(self._supervisor.ask(other, told, ANSWER_SECONDS) for other in others))

@@ -7,16 +7,16 @@
     $SYS.REQ.CLAIMS.PACK               a hash                       KEY|JWT, one a message, then an empty one
     $SYS.REQ.ACCOUNT.<key>.CLAIMS.LOOKUP    -                       the JWT
 
-A JWT is stored only if someone trusted has signed it. All shards see it within a second, this one at once. Source:
-nats-server's accounts.go DirAccResolver.Start, handleListRequest, handleDeleteRequest, respondToUpdate; dirstore.go Hash;
-events.go accountClaimUpdate.
+A JWT is stored only if someone trusted has signed it, and is answered when it counts on all shards: a user that it revokes is
+cut by then. (A file that somebody else changes in the directory counts within a second.) Source: nats-server's accounts.go
+DirAccResolver.Start, handleListRequest, handleDeleteRequest, respondToUpdate; dirstore.go Hash; events.go accountClaimUpdate.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -37,7 +37,10 @@ class Logger(Protocol):
 
 
 class _Service:
-    """Requests of the system account that are answered as those about JWTs are."""
+    """Requests of the system account that are answered as those about JWTs are.
+
+    `on_change()`: look here at what has changed; `tell()`: have the other shards do so, and wait until they have.
+    """
 
     def __init__(
         self,
@@ -46,12 +49,15 @@ class _Service:
         server: Callable[[], dict[str, Any]],
         log: Logger,
         on_change: Callable[[], None],
+        tell: Callable[[], Awaitable[None]],
     ) -> None:
         self._services = services
         self._system = system_account
         self._server = server
         self._log = log
         self._on_change = on_change
+        self._tell = tell
+        self._tasks: set[asyncio.Task[None]] = set()
         self._ends: list[Callable[[], None]] = []
 
     def _serve(self, handlers: Mapping[str, Callable[[Request], None]]) -> None:
@@ -63,7 +69,21 @@ class _Service:
             end()
         self._ends.clear()
 
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
     # -- answers --
+
+    async def _changed(self) -> None:
+        self._on_change()
+        await self._tell()
+
+    async def _accept_changed(self, request: Request, account: str, message: str) -> None:
+        """Yes, when what has changed counts everywhere."""
+        await self._changed()
+        self._accept(request, account, message)
 
     def _accept(self, request: Request, account: str, message: str) -> None:
         self._log.debug(f"{message} - {account}" if account else message)
@@ -78,6 +98,7 @@ class _Service:
     def _reply(self, request: Request, body: dict[str, Any]) -> None:
         self._services.answer(request, orjson.dumps({"server": self._server(), **body}))
 
+
 class AccountClaimsService(_Service):
     """The requests of one broker with a directory; on one shard only."""
 
@@ -90,8 +111,9 @@ class AccountClaimsService(_Service):
         server: Callable[[], dict[str, Any]],
         log: Logger,
         on_change: Callable[[], None],
+        tell: Callable[[], Awaitable[None]],
     ) -> None:
-        super().__init__(services, system_account, server, log, on_change)
+        super().__init__(services, system_account, server, log, on_change, tell)
         self._book = book
         self._store = store
 
@@ -128,8 +150,7 @@ class AccountClaimsService(_Service):
         except (JwtError, ResolverError) as error:
             self._refuse(request, account, "jwt update resulted in error", str(error))
             return
-        self._on_change()
-        self._accept(request, account, "jwt updated")
+        self._start(self._accept_changed(request, account, "jwt updated"))
 
     def _list(self, request: Request) -> None:
         self._reply(request, {"data": sorted(self._store.keys())})
@@ -169,12 +190,12 @@ class AccountClaimsService(_Service):
                 self._store.delete(name)
             except ResolverError as error:
                 errors.append(str(error))
-        self._on_change()
         done = len(names) - len(errors)
         if errors:
+            self._start(self._changed())
             self._refuse(request, "", f"deleted {done} accounts, failed for {len(errors)}", "; ".join(errors))
         else:
-            self._accept(request, "", f"deleted {done} accounts")
+            self._start(self._accept_changed(request, "", f"deleted {done} accounts"))
 
 
 class FetchedClaimsService(_Service):
@@ -188,18 +209,16 @@ class FetchedClaimsService(_Service):
         server: Callable[[], dict[str, Any]],
         log: Logger,
         on_change: Callable[[], None],
+        tell: Callable[[], Awaitable[None]],
     ) -> None:
-        super().__init__(services, system_account, server, log, on_change)
+        super().__init__(services, system_account, server, log, on_change, tell)
         self._fetches = fetches
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         self._serve({"$SYS.REQ.ACCOUNT.*.CLAIMS.UPDATE": self._update, "$SYS.ACCOUNT.*.CLAIMS.UPDATE": self._update})
 
     def _update(self, request: Request) -> None:
-        task = asyncio.get_running_loop().create_task(self._take(request))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._start(self._take(request))
 
     async def _take(self, request: Request) -> None:
         account = _named(request)
@@ -208,8 +227,7 @@ class FetchedClaimsService(_Service):
         except JwtError as error:
             self._refuse(request, account, "jwt update resulted in error", str(error))
             return
-        self._on_change()
-        self._accept(request, account, "jwt updated" if known else "jwt update skipped")
+        await self._accept_changed(request, account, "jwt updated" if known else "jwt update skipped")
 
 
 def _named(request: Request) -> str:

@@ -745,10 +745,13 @@ class Clients:
         """The accounts of the operator, if there is one."""
         return self._logins.accounts
 
-    def watch_accounts(self) -> None:
-        """Look whether accounts of an operator have other claims: then their users are restricted or cut."""
+    def watch_accounts(self, *, pushed: bool = False) -> None:
+        """Look whether accounts of an operator have other claims: then their users are restricted or cut.
+
+        `pushed`: they have. (The directory's time may be as it was, since it is counted in ticks of milliseconds.)
+        """
         self.accounts.expire()
-        if not self._logins.accounts_changed():
+        if not self._logins.accounts_changed() and not pushed:
             return
         self.accounts.changed()
         if self.on_accounts is not None:

@@ -6,10 +6,12 @@ Started by fork from the front (ipc/child.py), so everything is imported already
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import orjson
@@ -18,7 +20,7 @@ from setproctitle import setproctitle
 from shardbroker.auth.model import GLOBAL_ACCOUNT
 from shardbroker.clock import SystemClock
 from shardbroker.hot.engine import EVENTS, Engine
-from shardbroker.ipc.channel import Channel
+from shardbroker.ipc.channel import Channel, ChannelClosed
 from shardbroker.ipc.records import from_plain
 from shardbroker.options import Options
 from shardbroker.shard.clients import Clients, InfoSource, Logger
@@ -216,7 +218,17 @@ class Worker:
             await self.clients.fetches.complete(name)
 
     def _fetched(self, query: dict[str, Any]) -> dict[str, Any]:
+        """Another shard has an account from a web server, or (no name) was sent one or told to delete one."""
+        if not query:
+            self.clients.watch_accounts(pushed=True)
+            return {}
         return self.clients.fetches.learn(query) if self.clients.fetches is not None else {}
+
+    async def _tell_accounts(self) -> None:
+        """Have the other shards look at the accounts now."""
+        if self._setup.shards > 1:
+            with contextlib.suppress(ChannelClosed):
+                await self._setup.channel.request({"op": "system_fetched", "query": {}})
 
     def _serve_claims(self) -> None:
         """The requests about account JWTs, on one shard for all; what a reload changed counts."""
@@ -229,14 +241,15 @@ class Worker:
         from shardbroker.auth.resolver import DirectoryStore
         from shardbroker.shard.account_claims import AccountClaimsService, FetchedClaimsService
 
+        look = partial(self.clients.watch_accounts, pushed=True)
         if isinstance(book.store, DirectoryStore):
             self._claims = AccountClaimsService(
-                self.internal, book, book.store, system, self._server, self._log, self.clients.watch_accounts
+                self.internal, book, book.store, system, self._server, self._log, look, self._tell_accounts
             )
             self._claims.start()
         elif self.clients.fetches is not None:
             self._claims = FetchedClaimsService(
-                self.internal, self.clients.fetches, system, self._server, self._log, self.clients.watch_accounts
+                self.internal, self.clients.fetches, system, self._server, self._log, look, self._tell_accounts
             )
             self._claims.start()
 

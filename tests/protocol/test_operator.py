@@ -248,6 +248,31 @@ def test_a_pushed_change_holds_at_once(directory: Broker) -> None:
         client.send("PING\r\n").expect(b"PONG\r\n")
 
 
+@pytest.mark.parametrize("deleted", [False, True], ids=["revoked", "deleted"])
+def test_a_pushed_change_counts_when_it_is_answered(directory: Broker, deleted: bool) -> None:
+    """Not when each shard next looks at the directory: who is revoked gets nothing that was sent after the answer."""
+    admin = Admin(directory)
+    admin.ask("$SYS.REQ.CLAIMS.UPDATE", estate.account_token(estate.a))
+    admin.ask("$SYS.REQ.CLAIMS.UPDATE", estate.account_token(estate.b, exports=[{"subject": "x", "type": "stream"}]))
+    sender = user_of(directory, estate.b, OTHER)
+    taken = {"imports": [{"subject": "x", "account": estate.b.public, "type": "stream", "name": "x"}]}
+    admin.ask("$SYS.REQ.CLAIMS.UPDATE", estate.account_token(estate.a, **taken))
+    revoked = [user_of(directory, estate.a, issued=100).sub("x", 1).flush() for _ in range(6)]
+    sender.pub("x", "1").flush()
+    for client in revoked:
+        client.expect(msg("x", 1, "1"))
+    if deleted:
+        request = {"accounts": [estate.a.public], "type": "generic", "version": 2}
+        admin.ask("$SYS.REQ.CLAIMS.DELETE", estate.operator.token("generic", estate.operator.public, request))
+        refusal = VIOLATION
+    else:
+        admin.ask("$SYS.REQ.CLAIMS.UPDATE", estate.account_token(estate.a, revocations={"*": 150}, **taken))
+        refusal = b"-ERR 'User Authentication Revoked'\r\n"
+    sender.pub("x", "2").flush()
+    for client in revoked:
+        client.expect_closed(refusal)
+
+
 def test_real_clients_with_credentials(operated: Broker, tmp_path: Path) -> None:
     path = tmp_path / "user.creds"
     path.write_text(
