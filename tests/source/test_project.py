@@ -112,3 +112,13 @@ def test_nothing_that_is_built_is_kept() -> None:
     built = {".so", ".c", ".pyc", ".o", ".egg-info"}
     written = TOP / "perf/alternatives"  # programs in C of our own
     assert [str(path) for path in tracked() if path.suffix in built and path.parent != written] == []
+
+
+def test_the_tests_that_security_names_are_there() -> None:
+    named, last = 0, ""
+    for file, test in re.findall(r"`(tests/[\w/]+\.py)?(?:::(\w+))?`", (TOP / "docs/security.md").read_text()):
+        last = file or last
+        if file or test:
+            named += 1
+            assert f"def {test}" in (TOP / last).read_text(), (last, test)
+    assert named > 50

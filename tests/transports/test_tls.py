@@ -190,6 +190,13 @@ def test_certificates_are_read_anew_by_a_reload(fresh_broker: Start, authority: 
     TlsClient(broker.port, authority.context(), name="other.example").connect()
 
 
+def test_a_certificate_among_the_flags_is_tls(fresh_broker: Start, authority: Authority) -> None:
+    """Also without --tls, as with nats-server: whoever names one must not be served in the clear."""
+    broker = fresh_broker(args=["--tlscert", authority.path("server.pem"), "--tlskey", authority.path("server-key.pem")])
+    assert broker.client().info["tls_required"] is True
+    TlsClient(broker.port, authority.context()).connect()
+
+
 def test_flags(fresh_broker: Start, authority: Authority) -> None:
     cert, key = authority.path("server.pem"), authority.path("server-key.pem")
     broker = fresh_broker(

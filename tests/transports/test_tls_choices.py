@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,8 @@ def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a broker with one shard."""
     broker: list[Broker] = []
 
-    def begin(config: str) -> Broker:
-        broker.append(Broker(tmp_path / "broker", config=config))
+    def begin(config: str, args: Sequence[str] = ()) -> Broker:
+        broker.append(Broker(tmp_path / "broker", config=config, args=list(args)))
         return broker[0].start()
 
     yield begin
@@ -111,3 +111,13 @@ def test_every_curve_is_taken_or_refused_in_words(authority: Authority, names: s
         assert "curve_preferences" in problem
     else:
         assert bool(warnings) == ("," in names and not TAKES_CURVES)
+
+
+@pytest.mark.parametrize("tls", [[], ["--tls"]])
+def test_flags_leave_what_the_file_says_of_suites(start: Start, authority: Authority, tls: list[str]) -> None:
+    """CVE-2021-32026: there a certificate among the flags took the file's choice of suites away."""
+    flags = [*tls, "--tlscert", authority.path("server.pem"), "--tlskey", authority.path("server-key.pem")]
+    broker = start(authority.block("cipher_suites: [TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256]"), flags)
+    suites = ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256")
+    limit = ssl.TLSVersion.TLSv1_2
+    assert [_reachable(broker.port, authority, suites=name, version=limit) for name in suites] == [False, True]

@@ -133,7 +133,7 @@ def test_port_zero_on_the_command_line_says_nothing(tmp_path: Path) -> None:
     assert load(["-p", "0", "-m", "0"]).port == 4222
 
 
-@pytest.mark.parametrize("flags", [["--tls"], ["--tlsverify"], ["--tls", "--tlscert=x"]])
+@pytest.mark.parametrize("flags", [["--tls"], ["--tlsverify"], ["--tls", "--tlscert=x"], ["--tlskey=x"], ["--tlscacert=x"]])
 def test_tls_needs_a_certificate_and_a_key(flags: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"TLS Server .* must be present and valid"):
         load(flags)
@@ -148,8 +148,33 @@ def test_tls_gives_logins_more_time(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert load(["-c", str(path)]).auth_timeout == seconds
 
 
-def test_tls_that_is_switched_off_is_none() -> None:
+def test_tls_that_is_switched_off_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shardbroker.shard.tls.server_context", lambda settings: None)
     assert load(["--tls=false"]).warnings == ()
+    path = tmp_path / "f.conf"
+    path.write_text("port: 1\ntls { cert_file: c, key_file: k }")
+    assert load(["-c", str(path)]).tls is not None
+    for flags in (["--tls=false"], ["--tls=false", "--tlscert=x", "--tlskey=y"]):
+        assert load(["-c", str(path), *flags]).tls is None
+
+
+def test_a_certificate_among_the_flags_is_tls_and_leaves_the_rest_of_the_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """opts.go ConfigureOptions: any flag of TLS is TLS. CVE-2021-32026: what the file restricts stays restricted."""
+    monkeypatch.setattr("shardbroker.shard.tls.server_context", lambda settings: None)
+    path = tmp_path / "f.conf"
+    path.write_text(
+        "port: 1\ntls { certs: [{cert_file: c, key_file: k}], ca_file: a, verify: true, min_version: '1.3', "
+        "cipher_suites: [TLS_AES_128_GCM_SHA256] }"
+    )
+    for file in ([], ["-c", str(path)]):
+        tls = load([*file, "--tlscert", "x", "--tlskey", "y"]).tls
+        assert tls is not None
+        assert (tls.cert_file, tls.key_file, tls.certificates) == ("x", "y", ())
+        if file:
+            assert (tls.verify, tls.ca_file, tls.min_version) == (True, "a", "1.3")
+            assert tls.cipher_suites == ("TLS_AES_128_GCM_SHA256",)
 
 
 def test_a_cluster_has_a_name() -> None:

@@ -51,7 +51,10 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
     fields |= _jetstream(line.given, fields)
     fields |= _cluster(line.given, fields, warnings)
     if tls := _tls_flags(line.given):
-        fields["tls"] = dataclasses.replace(fields.get("tls") or TlsSettings(), **tls)
+        # Of the file's block all counts but the certificates: what it says of suites, versions and clients is not lost.
+        fields["tls"] = dataclasses.replace(fields.get("tls") or TlsSettings(), certificates=(), **tls)
+    elif line.given.get("tls") is False:
+        fields.pop("tls", None)
     if fields.get("tls") is not None:
         # A handshake takes its part of it (opts.go getDefaultAuthTimeout).
         fields.setdefault("auth_timeout", fields["tls"].timeout + 1.0)
@@ -108,7 +111,8 @@ def _tls_flags(given: dict[str, Any]) -> dict[str, Any]:
     """What --tls and its like say, over what the file says (opts.go overrideTLS)."""
     names = {"tlscert": "cert_file", "tlskey": "key_file", "tlscacert": "ca_file", "tlsverify": "verify"}
     tls = {field: given[flag] for flag, field in names.items() if given.get(flag)}
-    if not (given.get("tls") or given.get("tlsverify")):
+    # Whoever names a certificate wants TLS, also without --tls; --tls=false wins over all of them.
+    if not given.get("tls", bool(given.keys() & names.keys())):
         return {}
     for flag, what in (("tlscert", "certificate"), ("tlskey", "private key")):
         if not given.get(flag):
