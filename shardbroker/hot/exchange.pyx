@@ -464,7 +464,8 @@ cdef void answer_arrived(engine_t* e, message_t* m, subscription_t* sub, void* c
         if shown_bytes:
             memcpy(at, m.shown, shown_bytes)
         at += shown_bytes
-        memcpy(at, m.reply, m.reply_bytes)
+        if m.reply_bytes:
+            memcpy(at, m.reply, m.reply_bytes)
         memcpy(at + m.reply_bytes, m.payload, m.payload_bytes)
         if e.answers_last == NULL:
             e.answers_first = answer

@@ -628,6 +628,8 @@ cdef uint64_t hook(engine_t* e, void* context) noexcept nogil:
     """Everything that a turn has left to do for streams."""
     cdef streams_t* h = <streams_t*>context
     cdef stream_t* s
+    if h.store == NULL:
+        return SB_NEVER
     h.running = True
     store_collect(h.store)
     if h.first != NULL and h.tick_at_ns <= e.now_ns:
@@ -693,6 +695,10 @@ cdef class Streams:
                 memory += s.log.bytes
             s = s.next
         return files, memory
+
+    def stop(self):
+        """The store is about to be closed, while the loop may turn once more: nothing is done here any more."""
+        self.h.store = NULL
 
     def stop_storage(self, bint memory, bint stopped):
         """Refuse messages to all streams of one storage, whatever their account, or take them again."""

@@ -161,6 +161,7 @@ class Services:
         for manager in self.managers.values():
             manager.close()
         self._consumers.stop()
+        self.native.stop()
         self.store.close()
 
     def on_event(self, event: tuple[Any, ...]) -> bool:
