@@ -222,6 +222,51 @@ def test_archives_that_cannot_be(js: Broker, name: str) -> None:
     run(test, js)
 
 
+def test_an_archive_reaches_its_own_stream_only(js: Broker, name: str) -> None:
+    """CVE-2022-26652, CVE-2026-33222: neither by another name in the request nor by names inside the archive."""
+
+    async def test(asker: Asker) -> None:
+        await fill(asker, name)
+        about, data = await backup(asker, name)
+        before = await seen(asker, name)
+        for config in (about["config"], {**about["config"], "name": f"../{name}"}):
+            refused = await asker.api(f"STREAM.RESTORE.{name}other", {"config": config, "state": about["state"]})
+            assert refused["error"]["err_code"] == 10056, refused
+        again = await asker.api(f"STREAM.RESTORE.{name}", {"config": about["config"], "state": about["state"]})
+        assert again["error"]["err_code"] == 10130, again
+        assert await seen(asker, name) == before
+        await asker.api(f"STREAM.DELETE.{name}")
+        raw = bytes(cramjam.snappy.decompress(b"\xff\x06\x00\x00sNaPpY" + data[10:]))
+        for evil, kind in (
+            (f"obs/../../{name}evil/meta.inf", tarfile.REGTYPE), (f"obs/{name}/evil/meta.inf", tarfile.REGTYPE),
+            ("msgs/1.blk", tarfile.SYMTYPE), ("../evil", tarfile.LNKTYPE), ("evil", tarfile.FIFOTYPE),
+        ):  # fmt: skip
+            file = io.BytesIO()
+            with tarfile.open(fileobj=io.BytesIO(raw)) as old, tarfile.open(fileobj=file, mode="w") as new:
+                for member in old:
+                    new.addfile(member, old.extractfile(member))
+                added = tarfile.TarInfo(evil)
+                added.type, added.linkname = kind, "/etc/passwd"
+                body = json.dumps({"name": f"../{name}evil", "durable_name": f"../{name}evil"}).encode()
+                added.size = len(body) if kind == tarfile.REGTYPE else 0
+                new.addfile(added, io.BytesIO(body) if added.size else None)
+            packed = S2 + bytes(cramjam.snappy.compress(file.getvalue()))[10:]
+            done = await restore(asker, name, about, packed)
+            if kind == tarfile.REGTYPE:
+                # What has no place in an archive is passed over.
+                assert "error" not in done, (evil, done)
+                assert await seen(asker, name) == before
+                consumers = await asker.api(f"CONSUMER.NAMES.{name}")
+                assert consumers["consumers"] == ["C"]
+                await asker.api(f"STREAM.DELETE.{name}")
+            else:
+                assert done["error"]["err_code"] == 10062, (evil, done)
+            assert (await asker.api(f"STREAM.INFO.{name}"))["error"]["err_code"] == 10059
+        assert not list(Path(js.directory).rglob("*evil*"))
+
+    run(test, js)
+
+
 def test_what_nats_server_would_check(js: Broker, name: str) -> None:
     """The sums beside `meta.inf` and behind each record, without which nats-server takes nothing."""
 
