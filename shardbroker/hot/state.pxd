@@ -208,6 +208,7 @@ cdef struct engine_t:
     match_t match
     uint64_t random
     uint64_t now_ns
+    uint64_t light_until_ns             # a connection that sends little was heard of lately: bulk is served in small bites
     uint64_t reader                     # whose bytes came last, and since when nobody else's have
     uint64_t alone_since_ns
     uint64_t turn

@@ -100,10 +100,13 @@ cdef extern from "<sys/socket.h>" nogil:
 cdef enum:
     RECEIVE_BYTES = 256 << 10           # 256 KiB beat 32, 64 and 128: see docs/performance.md
     # Light and bulk: whose reads usually bring less than LIGHT_BYTES is served first; and when one of those was heard of
-    # within LIGHT_NS, the others are read in bites, each some 20 us of work. See docs/performance.md, fairness.
+    # within LIGHT_NS, the others are read in bites, each some BITE_NS of work: 16 KiB of a flood, less of what is stored.
+    # See docs/performance.md, fairness.
     LIGHT_BYTES = 4 << 10
     LIGHT_NS = 5000000
     RECEIVE_BYTES_BITE = 16 << 10
+    RECEIVE_BYTES_BITE_LEAST = 2 << 10
+    BITE_NS = 20000
     HEADROOM = 4096                     # before it: room for the beginning of a control line, and its verb and blanks
     CONTROL_LINE_BYTES = 64 << 10
     EVENTS_MAX = 512
@@ -154,7 +157,9 @@ cdef void receive_failed(engine_t* e, connection_t* c, ssize_t n) noexcept nogil
 cdef inline size_t read_bytes(loop_t* l) noexcept nogil:
     """How much one read may bring: a bite, while light connections are about, and while anyone waits for room (what
     cannot be carried out yet has to be kept)."""
-    return RECEIVE_BYTES if l.e.waiting == NULL and l.light_until_ns < l.e.now_ns else RECEIVE_BYTES_BITE
+    if l.e.light_until_ns >= l.e.now_ns:
+        return l.bite
+    return RECEIVE_BYTES if l.e.waiting == NULL else RECEIVE_BYTES_BITE
 
 
 cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
@@ -222,7 +227,7 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
         e.alone_since_ns = e.now_ns
     c.read_bytes_usual += (<uint32_t>n >> 3) - (c.read_bytes_usual >> 3)
     if c.read_bytes_usual < LIGHT_BYTES:
-        l.light_until_ns = e.now_ns + LIGHT_NS
+        e.light_until_ns = e.now_ns + LIGHT_NS
     if e.borrowed:
         flush(e)                        # output refers to the buffer that the next read overwrites
 
@@ -377,6 +382,21 @@ cdef void read_one(loop_t* l, connection_t* c) noexcept nogil:
             connection_ready(l.e, c)
 
 
+cdef void read_bite(loop_t* l, connection_t* c) noexcept nogil:
+    """One small read, and what the next is to be, by what this one cost."""
+    cdef uint64_t spent = clock()
+    read_one(l, c)
+    spent = clock() - spent
+    if spent > BITE_NS:
+        l.bite = l.bite * BITE_NS // spent
+        if l.bite < RECEIVE_BYTES_BITE_LEAST:
+            l.bite = RECEIVE_BYTES_BITE_LEAST
+    elif c.flags & CONNECTION_READABLE:
+        l.bite += l.bite // 8
+        if l.bite > RECEIVE_BYTES_BITE:
+            l.bite = RECEIVE_BYTES_BITE
+
+
 cdef void read_ready(loop_t* l) noexcept nogil:
     """One read from each connection that was ready when the turn began. Those that send little come first, and what
     they brought is written before the others' bulk is read, so that a request does not wait for a flood."""
@@ -403,7 +423,10 @@ cdef void read_ready(loop_t* l) noexcept nogil:
         c = bulk
         bulk = c.ready_next
         c.flags &= ~<uint32_t>CONNECTION_READY
-        read_one(l, c)
+        if e.light_until_ns >= e.now_ns:
+            read_bite(l, c)
+        else:
+            read_one(l, c)
 
 
 cdef void end_turn(loop_t* l) noexcept nogil:
@@ -536,6 +559,7 @@ cdef class Selector:
         self.keys = {}
         self.l.e = &engine.e
         self.l.eventfd = eventfd
+        self.l.bite = RECEIVE_BYTES_BITE
         self.l.headroom = control_line_max + HEADROOM
         self.l.buffer = <char*>mem_alloc(self.l.headroom + RECEIVE_BYTES + SB_SLACK)
         self.l.epoll = epoll_create1(EPOLL_CLOEXEC)

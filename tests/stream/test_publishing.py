@@ -45,7 +45,7 @@ def test_fast_and_slow_messages_keep_their_order(js: Broker, name: str) -> None:
 
 @pytest.mark.parametrize("storage", ["file", "memory"])
 def test_thousands_in_flight_are_answered_in_order(js: Broker, name: str, storage: str) -> None:
-    """A sync makes them due at once. Whoever asks meanwhile gets an answer, too."""
+    """A sync makes them due at once; a turn answers a part of them. Whoever asks meanwhile gets an answer, too."""
     count = 5000
 
     async def test(asker: Asker) -> None:
