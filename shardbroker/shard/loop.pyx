@@ -225,6 +225,8 @@ cdef void read_connection(loop_t* l, connection_t* c) noexcept nogil:
     if c.client_id != e.reader:
         e.reader = c.client_id
         e.alone_since_ns = e.now_ns
+    if <size_t>n == asked and n < RECEIVE_BYTES_BITE:
+        n = RECEIVE_BYTES_BITE          # a small bite that was filled: there is more, and that makes nobody light
     c.read_bytes_usual += (<uint32_t>n >> 3) - (c.read_bytes_usual >> 3)
     if c.read_bytes_usual < LIGHT_BYTES:
         e.light_until_ns = e.now_ns + LIGHT_NS
