@@ -765,7 +765,8 @@ cdef void intercept_event(engine_t* e, message_t* m) noexcept nogil:
     cdef char* text = <char*>mem_alloc(n + 1)
     cdef event_t* v
     memcpy(text, m.subject, m.subject_bytes)
-    memcpy(text + m.subject_bytes, m.reply, m.reply_bytes)
+    if m.reply_bytes:
+        memcpy(text + m.subject_bytes, m.reply, m.reply_bytes)
     memcpy(text + n - m.payload_bytes, m.payload, m.payload_bytes)
     event_push(e, EVENT_REQUEST, m.publisher, 0, NULL, 0)
     v = &e.events[e.events_count - 1]

@@ -105,7 +105,8 @@ cdef void to_events(engine_t* e, message_t* m, subscription_t* sub, void* contex
     cdef event_t* v
     memcpy(text, sub.sid, sid_bytes)
     memcpy(text + sid_bytes, m.subject, m.subject_bytes)
-    memcpy(text + sid_bytes + m.subject_bytes, m.reply, m.reply_bytes)
+    if m.reply_bytes:
+        memcpy(text + sid_bytes + m.subject_bytes, m.reply, m.reply_bytes)
     memcpy(text + n - m.payload_bytes, m.payload, m.payload_bytes)
     event_push(e, EVENT_MESSAGE, NULL, 0, NULL, 0)
     v = &e.events[e.events_count - 1]

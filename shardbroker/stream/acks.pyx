@@ -65,7 +65,8 @@ cdef void answer(consumer_t* c, const char* reply, uint32_t reply_bytes) noexcep
     w.next = NULL
     w.change = c.change
     w.reply_bytes = reply_bytes
-    memcpy(w.reply, reply, reply_bytes)
+    if reply_bytes:
+        memcpy(w.reply, reply, reply_bytes)
     if c.acks_last != NULL:
         c.acks_last.next = w
     else:

@@ -155,7 +155,8 @@ cdef void stream_send(stream_t* s, uint64_t seq, const char* reply, uint32_t rep
     if reply_bytes > 65535:
         return
     p = ack_room(s, <uint64_t>reply_bytes + text_bytes)
-    memcpy(p, reply, reply_bytes)
+    if reply_bytes:
+        memcpy(p, reply, reply_bytes)
     if text_bytes:
         memcpy(p + reply_bytes, text, text_bytes)
     if s.acks_count == s.acks_capacity:
@@ -344,7 +345,8 @@ cdef void enqueue(stream_t* s, message_t* m) noexcept nogil:
     q.payload_bytes = m.payload_bytes
     q.header_bytes = m.header_bytes
     memcpy(p, m.subject, m.subject_bytes)
-    memcpy(p + m.subject_bytes, m.reply, m.reply_bytes)
+    if m.reply_bytes:
+        memcpy(p + m.subject_bytes, m.reply, m.reply_bytes)
     memcpy(p + m.subject_bytes + m.reply_bytes, m.payload, m.payload_bytes)
     if s.queued_last == NULL:
         s.queued_first = q
@@ -385,7 +387,8 @@ cdef inline void get_push(stream_t* s, const char* key, uint32_t key_bytes, uint
     g.reply_bytes = m.reply_bytes
     g.seq = seq
     memcpy(<char*>g + sizeof(get_t), key, key_bytes)
-    memcpy(<char*>g + sizeof(get_t) + key_bytes, m.reply, m.reply_bytes)
+    if m.reply_bytes:
+        memcpy(<char*>g + sizeof(get_t) + key_bytes, m.reply, m.reply_bytes)
     if h.gets_last == NULL:
         h.gets_first = g
     else:

@@ -110,7 +110,8 @@ cdef void hub_post(hub_t* h, consumer_t* c, uint32_t kind, const char* subject, 
     memcpy(p, &l, sizeof(letter_t))
     p += sizeof(letter_t)
     memcpy(p, subject, subject_bytes)
-    memcpy(p + subject_bytes, reply, reply_bytes)
+    if reply_bytes:
+        memcpy(p + subject_bytes, reply, reply_bytes)
     memcpy(p + subject_bytes + reply_bytes, payload, payload_bytes)
     hub_announce(h)
 
