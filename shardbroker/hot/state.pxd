@@ -209,7 +209,9 @@ cdef struct engine_t:
     uint64_t random
     uint64_t now_ns
     uint64_t light_until_ns             # a connection that sends little was heard of lately: bulk is served in small bites
-    uint64_t reader                     # whose bytes came last, and since when nobody else's have
+    # Whose bytes came last, and since when nobody else's have. Rings and transports count as others each time: who is behind
+    # them is not known here. See stream/capture hook.
+    uint64_t reader
     uint64_t alone_since_ns
     uint64_t turn
     flush_t flush                       # publish rings, then write sockets; set by the loop

@@ -463,7 +463,8 @@ class Transport:
                 self._decrypt()
 
     def _gather(self) -> bytes:
-        """The engine's next output, through all layers."""
+        """The engine's next output, through all layers. A piece is the engine's own memory until `output_taken`: what stands
+        between must not have the engine write, close or turn. When a layer fails the piece is not looked at again."""
         engine = self._transports.engine
         taken = 0
         while taken < OUTPUT_BYTES and (piece := engine.output(self._slot, self._client_id)):

@@ -652,6 +652,7 @@ cdef uint64_t hook(engine_t* e, void* context) noexcept nogil:
     store_collect(h.store)
     if h.first != NULL and h.tick_at_ns <= e.now_ns:
         h.tick_at_ns = look_at_ages(h)
+    # Nothing in here closes a stream (that is Python's, between turns), so those in `later` are in no list that a close looks at.
     # Whoever publishes alone need not wait for a thread to wake; others' requests need not wait for the disk.
     h.store.at_once = e.now_ns - e.alone_since_ns > ALONE_NS and e.ready_first == NULL
     while h.dirty != NULL:
