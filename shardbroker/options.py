@@ -130,6 +130,7 @@ class Options:
     control_ring_bytes: int = limits.CONTROL_RING_BYTES
     overflow_bytes_max: int = limits.OVERFLOW_BYTES_MAX
     spin: float = limits.SPIN_SECONDS
+    core_dumps: bool = False  # as the processes' limits allow; else none
 
     # Addresses and names
     host: str = limits.HOST_DEFAULT

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
+from shardbroker.ipc import cores
+
 if TYPE_CHECKING:
     import click
 
@@ -28,6 +30,8 @@ TOOLS: Final = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script. Ends the process with an exit status."""
+    # Before a configuration or credentials are read, by whatever command.
+    cores.forbid()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words and words[0] in TOOLS:
         _tools()(args=words)

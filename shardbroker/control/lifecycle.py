@@ -46,6 +46,7 @@ from shardbroker.errors import BrokerError
 from shardbroker.front.acceptor import Acceptor, Admission, open_listener
 from shardbroker.front.placement import UNRESPONSIVE_SECONDS, Placement, connections_of
 from shardbroker.front.tenants import Tenants
+from shardbroker.ipc import cores
 from shardbroker.ipc.channel import Channel, Message, MessageHandler
 from shardbroker.monitor.times import rfc3339
 from shardbroker.options import ClusterSettings, Options
@@ -91,6 +92,8 @@ class StartError(BrokerError):
 
 def run(options: Options, read: Callable[[Sequence[str]], Options]) -> int:
     """Serve until told to stop; the exit status. `read(arguments)` gives the options of a command line, for reloads."""
+    if options.core_dumps:
+        cores.allow()
     with Log(options) as log:
         loop = asyncio.new_event_loop()
         try:
@@ -197,6 +200,8 @@ class Front:
             log.notice(f"Using configuration file: {options.config_file} {digest}".rstrip())
         for warning in options.warnings:
             log.warning(warning)
+        if options.core_dumps:
+            log.warning("core_dumps: a core has the secrets of the configuration and of clients, and their messages")
         if options.max_payload > limits.PAYLOAD_BYTES_WARN:
             log.warning(
                 f"Maximum payloads over {limits.PAYLOAD_BYTES_WARN >> 20}.00 MB are generally discouraged and could "

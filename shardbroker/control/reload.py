@@ -18,6 +18,7 @@ FIXED = frozenset(
         "workers", "ring_bytes", "control_ring_bytes", "host", "port", "http_host", "http_port", "https_port",
         "http_base_path", "server_name", "cluster_name", "cluster", "websocket",
         "jetstream", "system_account", "no_system_account", "auth_callout", "proxy_protocol",
+        "core_dumps",
     }
 )  # fmt: skip
 # Said without the values.

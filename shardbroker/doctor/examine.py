@@ -17,6 +17,7 @@ OF_MACHINE: Final[tuple[Callable[[Host, Plan], Finding], ...]] = (
     resources.processors,
     resources.frequency,
     resources.memory,
+    resources.core_dumps,
     kernel.listen_queue,
     kernel.port_range,
     kernel.overcommit,

@@ -10,6 +10,8 @@ import resource
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from shardbroker.ipc import cores
+
 UNLIMITED = -1
 
 
@@ -32,6 +34,7 @@ class Host:
     root: Path = Path("/")
     open_files: tuple[int, int] = field(default_factory=lambda: _limit(resource.RLIMIT_NOFILE))
     locked_memory: tuple[int, int] = field(default_factory=lambda: _limit(resource.RLIMIT_MEMLOCK))
+    core: tuple[int, int] = field(default_factory=cores.inherited)
     processors: int = field(default_factory=lambda: os.cpu_count() or 1)
     usable: int = field(default_factory=_affinity)  # by this process's affinity mask
 

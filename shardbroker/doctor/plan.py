@@ -18,6 +18,7 @@ class Plan:
     port: int
     store: Path | None
     sync_always: bool  # messages are acknowledged when they are on disk
+    core_dumps: bool = False
 
     @classmethod
     def of(cls, options: Options, usable: int) -> Plan:
@@ -34,4 +35,5 @@ class Plan:
             port=options.port,
             store=Path(store_directory(streams)) if streams.enabled else None,
             sync_always=not streams.sync_interval,
+            core_dumps=options.core_dumps,
         )

@@ -6,6 +6,7 @@ from shardbroker.doctor.finding import Finding, size
 from shardbroker.doctor.host import UNLIMITED, Host
 from shardbroker.doctor.plan import Plan
 from shardbroker.front.placement import connections_of
+from shardbroker.ipc import cores
 
 # Below this a shard is of no use: its own descriptors, and a few clients.
 OPEN_FILES_MIN = 256
@@ -105,3 +106,23 @@ def memory(host: Host, plan: Plan) -> Finding:
         do = "Fewer workers or smaller rings (--ring-size), or a higher bound (MemoryMax=, limits.memory)"
         return Finding("memory", "warn", found, means, do, values)
     return Finding("memory", "ok", found, means, values=values)
+
+
+def core_dumps(host: Host, plan: Plan) -> Finding:
+    pattern = host.text(cores.CORE_PATTERN)
+    soft, hard = host.core
+    where = "core_pattern cannot be read" if pattern is None else f'core_pattern "{pattern}"'
+    values: dict[str, object] = {"allowed": plan.core_dumps, "soft": soft, "hard": hard, "core_pattern": pattern}
+    secrets = "A core has the secrets of the configuration and of clients, and their messages"
+    if plan.core_dumps:
+        if cores.forbids(pattern, soft):
+            found = f"core_dumps is set, but the limit that the broker is started with is {soft}; {where}"
+            do = "LimitCORE=infinity of the systemd unit, --ulimit core=-1 of a container, or ulimit -c unlimited"
+            return Finding("core_dumps", "warn", found, "There will be none", do, values)
+        found = f"allowed by core_dumps; {where}"
+        do = "shardbroker { core_dumps: false } once the fault is found"
+        return Finding("core_dumps", "warn", found, secrets, do, values)
+    if cores.forbids(pattern, cores.LIMIT if hard != 0 else 0):
+        return Finding("core_dumps", "ok", f"forbidden by a limit; {where}", f"{secrets}: so there are none", values=values)
+    means = f"{secrets}: so there are none. /proc of its processes belongs to root, and only root can attach a debugger"
+    return Finding("core_dumps", "ok", f"forbidden, the processes are not dumpable; {where}", means, values=values)

@@ -23,6 +23,7 @@ PLAN = Plan(workers=2, connections_max=1000, rings_bytes=8 * MIB, port=4222, sto
 GOOD = {
     "/proc/meminfo": "MemTotal: 8388608 kB\nSwapTotal: 1024 kB\nSwapFree: 1024 kB",
     "/proc/self/cgroup": "0::/",
+    "/proc/sys/kernel/core_pattern": "core",
     "/proc/sys/net/core/somaxconn": "4096",
     "/proc/sys/net/ipv4/ip_local_port_range": "32768\t60999",
     "/proc/sys/vm/overcommit_memory": "0",
@@ -48,7 +49,7 @@ def machine(tmp_path: Path) -> Callable[..., Host]:
                 path.unlink(missing_ok=True)
             else:
                 path.write_text(text + "\n")
-        host = Host(tmp_path, (1024, 100_000), (8 * MIB, 8 * MIB), processors=8, usable=4)
+        host = Host(tmp_path, (1024, 100_000), (8 * MIB, 8 * MIB), core=(0, UNLIMITED), processors=8, usable=4)
         return dataclasses.replace(host, **fields)  # type: ignore[arg-type]
 
     return make
@@ -60,6 +61,7 @@ MACHINE = (
     resources.processors,
     resources.frequency,
     resources.memory,
+    resources.core_dumps,
     kernel.listen_queue,
     kernel.port_range,
     kernel.overcommit,
@@ -97,6 +99,29 @@ def test_open_files_are_judged_by_what_is_promised(machine: Callable[..., Host])
     assert found.level == "warn"
     assert "max_connections is 10000000" in found.found
     assert found.values["room_connections"] == 2 * (100_000 - 32 - 2 - 256)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "core", "allowed", "level", "words"),
+    [
+        ("core", (0, UNLIMITED), False, "ok", "forbidden by a limit"),
+        ("|/bin/x", (UNLIMITED, UNLIMITED), False, "ok", "forbidden by a limit"),
+        ("|/bin/x", (0, 0), False, "ok", "not dumpable"),
+        ("@/run/x", (0, UNLIMITED), False, "ok", "not dumpable"),
+        (None, (0, UNLIMITED), False, "ok", "not dumpable"),
+        ("core", (UNLIMITED, UNLIMITED), True, "warn", "allowed by core_dumps"),
+        ("|/bin/x", (0, 0), True, "warn", "allowed by core_dumps"),
+        ("core", (0, UNLIMITED), True, "warn", "the limit that the broker is started with is 0"),
+    ],
+)  # fmt: skip
+def test_core_dumps(
+    machine: Callable[..., Host], pattern: str | None, core: tuple[int, int], allowed: bool, level: str, words: str
+) -> None:
+    host = machine({"/proc/sys/kernel/core_pattern": pattern}, core=core)
+    found = resources.core_dumps(host, dataclasses.replace(PLAN, core_dumps=allowed))
+    assert (found.level, bool(found.do)) == (level, level == "warn")
+    assert words in found.found
+    assert ("not dumpable" in words) == ("only root can attach" in found.means)
 
 
 @pytest.mark.parametrize(

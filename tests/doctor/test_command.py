@@ -39,7 +39,7 @@ def test_json_names_everything(tmp_path: Path) -> None:
     by_name = {finding["name"]: finding for finding in body["findings"]}
     assert list(by_name) == [
         "versions", "libraries", "extensions", "open_files", "locked_memory", "processors", "frequency", "memory",
-        "listen_queue", "port_range", "overcommit", "huge_pages", "system_calls", "clock_source", "clock_sync",
+        "core_dumps", "listen_queue", "port_range", "overcommit", "huge_pages", "system_calls", "clock_source", "clock_sync",
         "shared_memory", "store_file_system", "store_sync",
     ]  # fmt: skip
     assert by_name["processors"]["values"]["workers"] == 2

@@ -218,6 +218,7 @@ OURS: Final[Keys] = keys(
         "overflow_size overflow_bytes_max": ("overflow_bytes_max", _positive),
         "spin": ("spin", values.read_duration),
         "log_format": ("log_format", values.read_string),
+        "core_dumps": ("core_dumps", values.read_bool),
     }
 )
 
