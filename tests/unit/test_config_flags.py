@@ -275,8 +275,8 @@ def test_limits_must_fit_each_other(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(["-c", str(path)])
     assert str(caught.value).splitlines() == [
-        "max_payload (2097152) cannot be higher than max_pending (1048576)",
-        "lame duck grace period (30s) should be strictly lower than lame duck duration (30s)",
+        f"{path}:1:1: max_payload (2097152) cannot be higher than max_pending (1048576)",
+        f"{path}:4:1: lame duck grace period (30s) should be strictly lower than lame duck duration (30s)",
     ]
 
 

@@ -146,7 +146,7 @@ SERVED: list[tuple[str, Callable[[Options], object], object]] = [
     ("websocket { port: 8080, no_tls: true, same_origin: false, compression: true, handshake_timeout: '3s' }",
      lambda o: (o.websocket.port, o.websocket.no_tls, o.websocket.compression), (8080, True, True)),
     ("websocket { listen: 'h:443', tls { cert_file: c, key_file: k }, allowed_origins ['http://a', 'https://b:1']\n"
-     " jwt_cookie: j, no_auth_user: u, authorization { username: u, password: p, timeout: 1 } }",
+     " user_cookie: j, authorization { username: u, password: p, timeout: 1 } }",
      lambda o: (o.websocket.host, o.websocket.port, o.websocket.allowed_origins), ("h", 443, ("http://a", "https://b:1"))),
     # -- operators --
     (f"operator: {OPERATOR}\nresolver: MEMORY\nresolver_preload: {{ {estate.a.public}: {ACCOUNT} }}",

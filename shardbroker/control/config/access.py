@@ -29,6 +29,7 @@ class Access:
     drafts: list[Draft] = field(default_factory=list)
     global_draft: Draft | None = None  # made by top-level mappings and the authorization block
     authorization: Entry | None = None
+    accounts: Entry | None = None
     callout: tuple[Entry, AuthCallout] | None = None
     no_auth_user: tuple[Entry, str] | None = None
     system_account: tuple[Entry, str] | None = None
@@ -37,6 +38,7 @@ class Access:
     # -- keys of the file --
 
     def read_accounts(self, entry: Entry) -> None:
+        self.accounts = entry
         self.drafts = read_accounts(entry, self.report)
 
     def read_mappings(self, entry: Entry) -> None:
@@ -93,6 +95,18 @@ class Access:
 
     # -- all together --
 
+    def places(self) -> dict[str, str]:
+        """FILE:LINE:COLUMN of the key that made a field which `finish` gives."""
+        found = dict.fromkeys(self.fields, self.authorization.place) if self.authorization is not None else {}
+        if self.accounts is not None:
+            found["accounts"] = self.accounts.place
+        for name in ("no_auth_user", "system_account"):
+            if (read := getattr(self, name)) is not None:
+                found[name] = read[0].place
+        if self.callout is not None:
+            found["auth_callout"] = self.callout[0].place
+        return found
+
     def finish(self, *, operators: bool = False, no_system: bool = False) -> dict[str, Any]:
         """Fields of Options. `operators`: accounts are JWTs; `no_system`: there is no system account. What is wrong is in
         the report."""
@@ -104,8 +118,10 @@ class Access:
         fields["accounts"] = tuple(a for a in accounts if a != Account(GLOBAL_ACCOUNT))
         fields["users"] = users
         if self.no_auth_user is not None:
-            fields["no_auth_user"] = self.no_auth_user[1]
-            self._check_no_auth_user(users, operators)
+            entry, fields["no_auth_user"] = self.no_auth_user
+            # With operators it is told by operators.py.
+            if not operators and (text := check_no_auth_user(fields["no_auth_user"], users)):
+                self.report.error(entry, text)
         if self.system_account is not None:
             fields["system_account"] = self.system_account[1]
             if not operators:
@@ -132,19 +148,6 @@ class Access:
             if self.fields.get("token"):
                 self.report.error(self.authorization, "Can not have a token and a users array")
 
-    def _check_no_auth_user(self, users: tuple[User, ...], operators: bool) -> None:
-        assert self.no_auth_user is not None
-        entry, name = self.no_auth_user
-        if operators:
-            return  # told by operators.py
-        if name and not users:
-            self.report.error(entry, f'no_auth_user: "{name}" present, but users/nkeys are not defined')
-        elif name and name not in {user.key for user in users}:
-            self.report.error(
-                entry,
-                f'no_auth_user: "{name}" not present as user or nkey in authorization block or account configuration',
-            )
-
     def _check_system_account(self, accounts: tuple[Account, ...]) -> None:
         assert self.system_account is not None
         entry, name = self.system_account
@@ -155,16 +158,30 @@ class Access:
             self.report.error(entry, "the global account cannot be the system account")
 
     def _check_callout(self, accounts: tuple[Account, ...], users: tuple[User, ...]) -> None:
-        """nats-server logs these as errors and goes on, with a callout that nobody answers."""
+        """nats-server logs the first and the last of these as errors and goes on, with a callout that nobody answers."""
         assert self.callout is not None
         entry, callout = self.callout
         known = {GLOBAL_ACCOUNT} | {account.name for account in accounts}
         if callout.account not in known:
             self.report.error(entry, f'Authorization callout account "{callout.account}" not valid')
+        for name in callout.allowed_accounts:
+            if name not in {draft.account.name for draft in self.drafts}:
+                self.report.error(entry, f'auth_callout allowed account "{name}" not found in configured accounts')
         names = {user.key for user in users} | {self.fields.get("user", "")}
         for name in callout.auth_users:
             if name not in names:
                 self.report.error(entry, f'Authorization callout user "{name}" not valid')
+
+
+def check_no_auth_user(name: str, users: tuple[User, ...]) -> str:
+    """What is wrong with a `no_auth_user`; empty when nothing is (auth.go validateNoAuthUser)."""
+    if not name:
+        return ""
+    if not users:
+        return f'no_auth_user: "{name}" present, but users/nkeys are not defined'
+    if name not in {user.key for user in users}:
+        return f'no_auth_user: "{name}" not present as user or nkey in authorization block or account configuration'
+    return ""
 
 
 def read_timeout(entry: Entry, report: Report) -> float:
@@ -177,6 +194,8 @@ def read_timeout(entry: Entry, report: Report) -> float:
         seconds = float(value)
     else:
         seconds = values.read_duration(entry)
+    if not 0 <= seconds <= values.DURATION_SECONDS_MAX:
+        raise ValueError("needs to be positive" if seconds < 0 else "more than 100 years")
     if seconds > TIMEOUT_SECONDS_HIGH:
         report.warning(entry, f"timeout of {seconds:g} seconds is high, consider keeping it under 60 seconds")
     return seconds

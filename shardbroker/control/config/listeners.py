@@ -1,4 +1,4 @@
-"""The blocks `tls {}`, `websocket {}` and `jetstream {}`. Source: opts.go parseTLS, parseWebsocket, parseJetStream."""
+"""The blocks `tls {}` and `jetstream {}`. Source: opts.go parseTLS, parseJetStream."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from shardbroker.control.config.access import read_timeout
 from shardbroker.control.config.blocks import Exact, Keys, Report, keys, read_block
 from shardbroker.control.config.document import Entry
 from shardbroker.errors import ConfigError
-from shardbroker.options import JetStreamSettings, TlsSettings, WebSocketSettings
+from shardbroker.options import JetStreamSettings, TlsSettings
 
 # ciphersuites.go. The insecure ones need allow_insecure_cipher_suites.
 CIPHER_SUITES: Final = frozenset(
@@ -214,65 +214,6 @@ def _min_version(entry: Entry) -> str:
     return text
 
 
-# -- websocket --
-
-
-def read_websocket(entry: Entry, report: Report) -> WebSocketSettings:
-    if not isinstance(entry.value, dict):
-        raise Exact(f"Expected websocket to be a map, got {values.shown(entry)}")
-    fields = read_block(
-        entry,
-        keys(
-            {
-                "listen": ("listen", values.read_listen),
-                "port": ("port", values.read_port),
-                "host net": ("host", values.read_string),
-                "advertise": ("advertise", values.read_string),
-                "no_tls": ("no_tls", values.read_bool),
-                "tls": ("tls", partial(read_tls, report=report)),
-                "same_origin": ("same_origin", values.read_bool),
-                "allowed_origins allowed_origin allow_origins allow_origin origins origin": (
-                    "allowed_origins",
-                    values.read_strings,
-                ),
-                "handshake_timeout": ("handshake_timeout", partial(read_timeout, report=report)),
-                "compress compression": ("compression", values.read_bool),
-                "authorization authentication": (
-                    "authorization",
-                    partial(_simple_authorization, report=report),
-                ),
-                "jwt_cookie": ("jwt_cookie", values.read_string),
-                "user_cookie": ("user_cookie", values.read_string),
-                "pass_cookie": ("pass_cookie", values.read_string),
-                "token_cookie": ("token_cookie", values.read_string),
-                "no_auth_user": ("no_auth_user", values.read_string),
-                "headers": ("headers", values.read_string_map),
-                "ping_interval": ("ping_interval", values.read_duration),
-            }
-        ),
-        report,
-    )
-    host, port = fields.pop("listen", ("", fields.get("port", 0)))
-    fields |= {"port": port} | ({"host": host} if host else {})
-    fields |= fields.pop("authorization", {})
-    return WebSocketSettings(**fields)
-
-
-def _simple_authorization(entry: Entry, report: Report) -> dict[str, Any]:
-    return read_block(
-        entry,
-        keys(
-            {
-                "user username": ("user", values.read_string),
-                "pass password": ("password", values.read_string),
-                "token": ("token", values.read_string),
-                "timeout": ("auth_timeout", partial(read_timeout, report=report)),
-            }
-        ),
-        report,
-    )
-
-
 # -- jetstream --
 
 
@@ -302,7 +243,7 @@ def _jetstream_keys(report: Report) -> Keys:
             "sync sync_interval": ("sync_interval", _sync_interval),
             "max_memory_store max_mem_store max_mem": ("max_memory", read_storage_size),
             "max_file_store max_file": ("max_store", read_storage_size),
-            "domain": ("domain", values.read_string),
+            "domain": ("domain", _domain),
             "key ek encryption_key prev_key prev_ek prev_encryption_key cipher tpm": ("ignored", _encryption),
             "extension_hint": ("ignored", clustered),
             "limits": ("limits", partial(_jetstream_limits, report=report)),
@@ -334,7 +275,20 @@ def _other_means(entry: Entry, report: Report) -> None:
 
 def _encryption(entry: Entry) -> None:
     if entry.value not in ("", False, {}):
-        raise ValueError("stores are not encrypted, so messages would lie in the clear")
+        raise ValueError(
+            "stores are not encrypted, so messages would lie in the clear; put store_dir on an encrypted file system instead "
+            "(LUKS, fscrypt: docs/security.md)"
+        )
+
+
+def _domain(entry: Entry) -> str:
+    """A token of the subjects `$JS.<domain>.API.>` (jetstream.go validateJetStreamOptions)."""
+    name = values.read_string(entry)
+    if re.search(r"[.*>]", name):
+        raise Exact("invalid domain name: may not contain ., * or >")
+    if re.search(r"[\s\x00]", name):
+        raise Exact(f'invalid domain name: derived "$JS.{name}.API.>" is not a valid subject')
+    return name
 
 
 def _sync_interval(entry: Entry) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from shardbroker import limits
@@ -38,6 +38,7 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
     """The options of a command line that has been parsed. Raises ConfigError."""
     fields: dict[str, Any] = {}
     warnings: list[str] = []
+    places: dict[str, str] = {}
     file: str = line.given.get("c", "")
     if file:
         # The parser library is imported only for this.
@@ -45,9 +46,9 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
         from shardbroker.control.config.settings import read_settings
 
         entries = parse_file(file)
-        fields, warnings = read_settings(entries, file)
+        fields, warnings = read_settings(entries, file, places)
         fields |= {"config_file": file, "config_digest": digest(entries)}
-    fields |= _from_flags(line.given, warnings)
+    fields |= (from_flags := _from_flags(line.given, warnings))
     fields |= _jetstream(line.given, fields)
     fields |= _cluster(line.given, fields, warnings)
     if tls := _tls_flags(line.given):
@@ -58,7 +59,7 @@ def options_of(line: CommandLine, arguments: Sequence[str]) -> Options:
     if fields.get("tls") is not None:
         # A handshake takes its part of it (opts.go getDefaultAuthTimeout).
         fields.setdefault("auth_timeout", fields["tls"].timeout + 1.0)
-    _check(fields)
+    _check(fields, {name: place for name, place in places.items() if name not in from_flags})
     return Options(**fields, program=program_name(), arguments=tuple(arguments), warnings=tuple(warnings))
 
 
@@ -123,10 +124,18 @@ def _tls_flags(given: dict[str, Any]) -> dict[str, Any]:
 _FLAG_FIELDS: Final = {flag.names[0]: flag.field for flag in FLAGS if flag.field}
 
 
-def _check(fields: dict[str, Any]) -> None:
-    """What single settings cannot tell (server.go validateOptions). Raises ConfigError."""
+def _check(fields: dict[str, Any], places: Mapping[str, str]) -> None:
+    """What single settings cannot tell (server.go validateOptions). Raises ConfigError.
+
+    `places`: FILE:LINE:COLUMN of the settings that the file makes.
+    """
     o = Options(**fields)
     errors = []
+
+    def at(*names: str) -> str:
+        """Where the first of these settings that the file makes stands."""
+        return next((f"{places[name]}: " for name in names if name in places), "")
+
     for name, number in (("port", o.port), ("http_port", o.http_port), ("https_port", o.https_port)):
         try:
             port(number)
@@ -140,17 +149,19 @@ def _check(fields: dict[str, Any]) -> None:
                 f"{name}: {number} is not a power of two from {limits.RING_BYTES_MIN} to {limits.RING_BYTES_MAX} bytes"
             )
     if o.max_control_line > limits.CONTROL_LINE_BYTES_MAX:
-        errors.append(f"max_control_line: {o.max_control_line} is more than {limits.CONTROL_LINE_BYTES_MAX}")
+        text = f"max_control_line: {o.max_control_line} is more than {limits.CONTROL_LINE_BYTES_MAX}"
+        errors.append(at("max_control_line") + text)
     if o.overflow_bytes_max <= 0:
         errors.append("overflow-size: needs to be positive")
     if o.spin < 0:
         errors.append("spin: needs to be positive")
     if o.max_payload > o.max_pending:
-        errors.append(f"max_payload ({o.max_payload}) cannot be higher than max_pending ({o.max_pending})")
+        text = f"max_payload ({o.max_payload}) cannot be higher than max_pending ({o.max_pending})"
+        errors.append(at("max_payload", "max_pending") + text)
     if o.lame_duck_grace_period >= o.lame_duck_duration:
         errors.append(
-            f"lame duck grace period ({o.lame_duck_grace_period:g}s) should be strictly lower than "
-            f"lame duck duration ({o.lame_duck_duration:g}s)"
+            f"{at('lame_duck_grace_period', 'lame_duck_duration')}lame duck grace period "
+            f"({o.lame_duck_grace_period:g}s) should be strictly lower than lame duck duration ({o.lame_duck_duration:g}s)"
         )
     if " " in o.server_name:
         errors.append("server name cannot contain spaces")
@@ -171,19 +182,25 @@ def _check(fields: dict[str, Any]) -> None:
         try:
             advertised(o)
         except ValueError as error:
-            errors.append(f"client_advertise: {error}")
-    if o.websocket.port and o.websocket.tls is None and not o.websocket.no_tls:
-        errors.append("websocket requires TLS configuration")
-    served = [tls for tls in (o.tls, o.websocket.tls if o.websocket.port else None) if tls is not None]
+            errors.append(f"{at('client_advertise')}client_advertise: {error}")
+    if o.jetstream.enabled and o.system_account:
+        system = next((account for account in o.accounts if account.name == o.system_account), None)
+        if system is not None and system.jetstream:
+            errors.append(f"{at('system_account', 'accounts')}Not allowed to enable JetStream on the system account")
+    served = [
+        (at(name), tls)
+        for name, tls in (("tls", o.tls), ("websocket", o.websocket.tls if o.websocket.port else None))
+        if tls is not None
+    ]
     if served:
         # The library is imported only for this; the files are read now, so that a bad one is told before anything starts.
         from shardbroker.shard.tls import server_context
 
-        for tls in served:
+        for place, tls in served:
             try:
                 server_context(tls)
             except ConfigError as error:
-                errors.append(str(error))
+                errors.append(f"{place}{error}")
     resolver = o.operator_mode.resolver if o.operator_mode is not None else None
     if resolver is not None and resolver.kind == "url":
         # Likewise.

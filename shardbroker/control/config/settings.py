@@ -18,6 +18,7 @@ from shardbroker.control.config.blocks import Exact, Keys, Report, keys, read_bl
 from shardbroker.control.config.cluster import read_cluster
 from shardbroker.control.config.document import Entry
 from shardbroker.control.config.operators import Operators
+from shardbroker.control.config.websocket import WebSocket
 from shardbroker.errors import ConfigError
 from shardbroker.options import JetStreamSettings
 
@@ -32,6 +33,7 @@ class _File(Report):
         self.fields: Fields = {}
         self.access = Access(self)
         self.operators = Operators(self)
+        self.websocket = WebSocket(self)
 
 
 def read_settings(
@@ -50,14 +52,29 @@ def read_settings(
         if places is not None:
             changed = (name for name, value in into.fields.items() if before.get(name, before) is not value)
             places.update(dict.fromkeys(changed, entry.place))
+    operators = into.operators.entry is not None
     into.fields |= into.access.finish(
-        operators=into.operators.entry is not None, no_system=into.fields.get("no_system_account", False)
+        operators=operators, no_system=into.fields.get("no_system_account", False)
     )
     into.fields |= into.operators.finish(into.fields)
+    into.fields |= into.websocket.finish(into.fields, operators=operators)
+    if places is not None:
+        places.update(_places(into))
     _join_store_dir(into)
     if into.errors:
         raise ConfigError("\n".join(into.errors))
     return into.fields, into.warnings
+
+
+def _places(into: _File) -> dict[str, str]:
+    """FILE:LINE:COLUMN of what made the fields that come of several keys."""
+    found = into.access.places()
+    if into.operators.entry is not None:
+        # A system account that the file does not name is the operator's.
+        found = {"operator_mode": into.operators.entry.place, "system_account": into.operators.entry.place} | found
+    if into.websocket.entry is not None:
+        found["websocket"] = into.websocket.entry.place
+    return found
 
 
 def _join_store_dir(into: _File) -> None:
@@ -120,6 +137,10 @@ def _access(read: Callable[[Access, Entry], None]) -> Handler:
     return handler
 
 
+def _websocket(key: str, entry: Entry, into: _File) -> None:
+    into.websocket.read(entry)
+
+
 def _address(host_field: str, port_field: str) -> Handler:
     def handler(key: str, entry: Entry, into: _File) -> None:
         host, into.fields[port_field] = values.read_listen(entry)
@@ -143,6 +164,21 @@ def _size(entry: Entry) -> int:
 def _count(entry: Entry) -> int:
     """0 and negative numbers: no limit."""
     return max(0, values.read_int(entry))
+
+
+def _small_count(entry: Entry) -> int:
+    """As `_count`, of what a connection counts in 32 bits."""
+    number = _count(entry)
+    if number > limits.SIZE_MAX:
+        raise ValueError("value is too big")
+    return number
+
+
+def _pings(entry: Entry) -> int:
+    number = _small_count(entry)
+    if values.read_int(entry) < 0:
+        raise ValueError("value can not be negative")
+    return number
 
 
 def _positive(entry: Entry) -> int:
@@ -343,8 +379,8 @@ SETTINGS: Final[dict[str, Handler]] = {
     "max_control_line": _set("max_control_line", _size),
     "max_connections": _set("max_connections", _connections),
     "max_conn": _set("max_connections", _connections),
-    "max_subscriptions": _set("max_subscriptions", _count),
-    "max_subs": _set("max_subscriptions", _count),
+    "max_subscriptions": _set("max_subscriptions", _small_count),
+    "max_subs": _set("max_subscriptions", _small_count),
     "max_sub_tokens": _set("max_sub_tokens", _tokens),
     "max_subscription_tokens": _set("max_sub_tokens", _tokens),
     "max_pending": _set("max_pending", _positive),
@@ -352,7 +388,7 @@ SETTINGS: Final[dict[str, Handler]] = {
     "write_deadline": _set("write_deadline", values.read_duration),
     "write_timeout": _write_timeout,
     "ping_interval": _set("ping_interval", values.read_duration),
-    "ping_max": _set("ping_max", values.read_int),
+    "ping_max": _set("ping_max", _pings),
     "lame_duck_duration": _set("lame_duck_duration", _lame_duck_duration),
     "lame_duck_grace_period": _set("lame_duck_grace_period", values.read_duration),
     "no_header_support": _set("no_header_support", values.read_bool),
@@ -385,8 +421,8 @@ SETTINGS: Final[dict[str, Handler]] = {
     # Other listeners and stores
     "tls": _block("tls", listeners.read_tls),
     "allow_non_tls": _set("allow_non_tls", values.read_bool),
-    "websocket": _block("websocket", listeners.read_websocket),
-    "ws": _block("websocket", listeners.read_websocket),
+    "websocket": _websocket,
+    "ws": _websocket,
     "jetstream": _block("jetstream", listeners.read_jetstream),
     "store_dir": _store_dir,
     "storedir": _store_dir,

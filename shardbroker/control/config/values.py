@@ -22,6 +22,8 @@ DURATION_UNITS: Final = {
     "m": 60.0,
     "h": 3600.0,
 }
+# Go's are at most 292 years; sums of two of ours in nanoseconds are to be whole numbers of 64 bits as well.
+DURATION_SECONDS_MAX: Final = 100 * 365 * 86400.0
 _DURATION: Final = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
 _PART: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
 
@@ -39,6 +41,8 @@ def duration(text: str) -> float:
             raise ValueError(f'time: missing unit in duration "{text}"')
         raise ValueError(f'time: invalid duration "{text}"')
     seconds = sum(float(number) * DURATION_UNITS[unit] for number, unit in _PART.findall(text))
+    if seconds > DURATION_SECONDS_MAX:
+        raise ValueError(f'time: invalid duration "{text}": more than 100 years')
     return -seconds if text[0] == "-" else seconds
 
 
@@ -52,6 +56,8 @@ def read_duration(entry: Entry) -> float:
     if type(entry.value) is int:
         if _DURATION.fullmatch(entry.text):
             return _not_negative(duration(entry.text))
+        if entry.value > DURATION_SECONDS_MAX:
+            raise ValueError(f"{entry.value} seconds are more than 100 years")
         raise Warned(_not_negative(float(entry.value)), "should be converted to a duration")
     raise ValueError(f"expected a duration such as 2s, got {shown(entry)}")
 
