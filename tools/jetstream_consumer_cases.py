@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jetstream_cases import API, Step, create, headers, info
+from jetstream_cases import API, Step, create, headers, info, update
 
 # A value of each kind of JSON; each of them is wrong for most fields.
 KINDS: tuple[Any, ...] = (True, -5, 1.5, "x", [], {}, [1], None)
@@ -167,6 +167,26 @@ CASES: dict[str, list[Step]] = {
         consumer("L", "l", ack_policy="explicit", max_ack_pending=6),
         consumer("L", "l", ack_policy="explicit", inactive_threshold=10**11),
         consumer("L", "l", ack_policy="explicit"),
+    ],
+    "limits under consumers": [
+        create("S", subjects=["s"]),
+        consumer("S", "a", ack_policy="explicit"),
+        consumer("S", "b", ack_policy="explicit", max_ack_pending=5),
+        update("S", subjects=["s"], consumer_limits={"max_ack_pending": 500}),
+        update("S", subjects=["s"], consumer_limits={"max_ack_pending": 2000}),
+        consumer("S", "a", ack_policy="explicit", inactive_threshold=10**11),
+        update("S", subjects=["s"], consumer_limits={"max_ack_pending": 2000, "inactive_threshold": 10**10}),
+        update("S", subjects=["s"], consumer_limits={"max_ack_pending": -1, "inactive_threshold": 10**12}),
+    ],
+    "odd pulls": [
+        create("S", subjects=["s"]),
+        consumer("S", "push", deliver_subject="nobody.there"),
+        consumer("S", "pull", ack_policy="explicit"),
+        *[
+            (API + f"CONSUMER.MSG.NEXT.S.{name}", payload)
+            for name in ("push", "pull")
+            for payload in ('{"batch":"x"}', "{", '{"batch":1,"no_wait":true,"nonsense":[{}]}', "1")
+        ],
     ],
     # By headers only: fields of later versions are unknown here, and taken there.
     "later": [

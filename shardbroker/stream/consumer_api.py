@@ -63,10 +63,10 @@ async def _create(request: Request, stream: str, name: str | None, filter: str, 
     if existing is not None:
         config = replace(config, pause_until=existing.config.pause_until)       # only a pause request changes it
     config = model.with_static_metadata(config)
-    entry = await consumers.create(config, asked.get("action", ""), pedantic=asked.get("pedantic", False))
+    entry, said = await consumers.create(config, asked.get("action", ""), pedantic=asked.get("pedantic", False))
     await consumers.shard.told()
-    request.respond(consumers.info(entry))
-    if existing is None and config.pause_until is not None and not config.pause_until.is_zero:
+    request.respond(said)
+    if existing is None and said.get("paused"):
         consumers.advise_pause(entry)
 
 

@@ -141,7 +141,7 @@ class ShardConsumers:
         ending = f"{names['stream']}.{names['consumer']}"
         advise = entry.owner.advise
         if kind == EVENTS["request"]:
-            _odd_request(entry.native, reply, text)
+            _odd_request(entry, reply, text)
         elif kind == EVENTS["nak_delay"]:
             _odd_delay(entry.native, seq, text)
         elif kind == EVENTS["inactive"]:
@@ -222,14 +222,20 @@ class ShardConsumers:
         self.writer.submit(entry.owner.stream.directory, work, done)
 
 
-def _odd_request(native: Consumer, reply: bytes, payload: bytes) -> None:
+def _odd_request(entry: Entry, reply: bytes, payload: bytes) -> None:
     """A pull request that the native side left to us: unknown fields, spellings, mistakes."""
+    native = entry.native
+    if entry.config.is_push:
+        native.status(reply, b"409 Consumer is push based")
+        return
     asked = {"batch": 1}
-    if gojson.is_object_or_array(payload):
+    if payload.lstrip()[:1] == b"{":
         try:
             asked = gojson.decode(_known_fields(payload), _PULL)
         except gojson.DecodeError as e:
-            native.status(reply, f"400 Bad Request - {e}".encode()[:180])
+            # Go's other words for it: this request is not read from a stream.
+            why = "unexpected end of JSON input" if str(e) == "unexpected EOF" else str(e)
+            native.status(reply, f"400 Bad Request - {why}".encode()[:180])
             return
     native.request(reply, asked.get("batch", 0), asked.get("expires", 0), asked.get("max_bytes", 0), bool(asked.get("no_wait")),
                    asked.get("idle_heartbeat", 0))
@@ -316,8 +322,13 @@ class Consumers:
 
     # ---- making and changing ----
 
-    async def create(self, given: ConsumerConfig, action: str, *, pedantic: bool = False) -> Entry:
-        """Create, or update, as asked (addConsumerWithAction). Raises ApiError. Returns when it is on the disk."""
+    async def create(
+        self, given: ConsumerConfig, action: str, *, pedantic: bool = False
+    ) -> tuple[Entry, dict[str, Any]]:
+        """Create, or update, as asked (addConsumerWithAction). Raises ApiError. Returns when it is on the disk.
+
+        With it comes what it says of itself: of a new one as it was before its first delivery, since clients count from there how
+        many messages there were (initialInfo)."""
         stream = self.stream.config
         limits = self._limits()
         config = model.with_defaults(given, stream, limits, pedantic)
@@ -330,7 +341,7 @@ class Consumers:
             if stream.retention == "workqueue":
                 model.check_partition(config, self._others(name))
             await self.update(existing, config)
-            return existing
+            return existing, self.info(existing)
         if action == "update":
             raise ApiError(Code.CONSUMER_DOES_NOT_EXIST)
         others = self._others(name)
@@ -346,6 +357,8 @@ class Consumers:
         entry = self._build(name, config, self.shard.clock.time_ns())
         entry.native.start_at(*self._start(config))
         self._run(entry)
+        # It delivers at the end of this turn at the earliest.
+        said = self.info(entry)
         if entry.on_disk:
             _, blob = entry.native.save(True)
             entry.whole_bytes = len(blob)
@@ -356,7 +369,7 @@ class Consumers:
                 self.shard.log.warning(f"Consumer create failed for '{self.stream.name} > {name}': {e}")
                 raise ApiError(Code.CONSUMER_STORE_FAILED, err="error creating store for consumer") from None
         self._advise("CREATED", entry, "create")
-        return entry
+        return entry, said
 
     def _others(self, name: str) -> dict[str, ConsumerConfig]:
         return {n: e.config for n, e in self.entries.items() if n != name and not e.config.direct}
@@ -525,14 +538,20 @@ class Consumers:
             entry.native.set_settings(self._settings(entry.config))
 
     def check_limits(self, old: Any, config: Any) -> None:
-        """ApiError when consumers that stand are over a stream's new limits."""
+        """ApiError when consumers that stand are over a stream's new limits; limits that stay as they are were checked
+        when each of them came."""
+        if old.consumer_limits == config.consumer_limits:
+            return
         most = config.consumer_limits.get("max_ack_pending", 0)
         longest = config.consumer_limits.get("inactive_threshold", 0)
-        for entry in self.public():
-            if 0 < most < entry.config.max_ack_pending:
-                raise ApiError(Code.CONSUMER_MAX_PENDING_ACK_EXCESS, limit=most)
-            if 0 < longest < entry.config.inactive_threshold:
-                raise ApiError(Code.CONSUMER_INACTIVE_THRESHOLD_EXCESS, limit=gojson.format_duration(longest))
+        over = [
+            name
+            for name, entry in sorted(self.entries.items())
+            if 0 < most < entry.config.max_ack_pending or 0 < longest < entry.config.inactive_threshold
+        ]
+        if over:
+            error = f"change to limits violates consumers: {', '.join(over)}"
+            raise ApiError(Code.STREAM_UPDATE, err=error)
 
     def on_deleted(self) -> None:
         """The stream goes, and its directory with it."""

@@ -70,10 +70,11 @@ async def delete(request: Request) -> None:
     if stream.config.deny_delete:
         raise ApiError(Code.STREAM_MSG_DELETE_FAILED, err="message delete not permitted")
     seq = asked.get("seq", 0)
-    # The words of nats-server's stores for what never was
-    if seq == 0:
+    # The words of nats-server's stores for what is outside of them; that on disk has more of them.
+    on_disk = stream.config.storage == "file"
+    if seq == 0 or (on_disk and seq < stream.log.first_seq):
         raise ApiError(Code.STREAM_MSG_DELETE_FAILED, err="no message found")
-    if seq > stream.log.last_seq:
+    if on_disk and seq > stream.log.last_seq:
         raise ApiError(Code.STREAM_MSG_DELETE_FAILED, err="stream store EOF")
     if not stream.remove(seq, erase=not asked.get("no_erase", False)):
         raise ApiError(Code.SEQUENCE_NOT_FOUND, seq=seq)

@@ -124,7 +124,7 @@ class Intake:
         if msg_id and stream.window.find(msg_id, stream.capture.streams.now()):
             return 0
         rollup = (
-            h.get(block, h.ROLLUP)
+            h.get(block, h.ROLLUP).lower()
             if stream.config.allow_rollup_hdrs and not stream.config.deny_purge
             else b""
         )
@@ -160,7 +160,7 @@ class Intake:
             expected = h.get(block, h.EXPECTED_LAST_MSG_ID)
             if expected and expected != self.last_id:
                 raise ApiError(Code.STREAM_WRONG_LAST_MSG_ID, id=self.last_id.decode(errors="replace"))
-            rollup = h.get(block, h.ROLLUP)
+            rollup = h.get(block, h.ROLLUP).lower()
             if rollup:
                 if not config.allow_rollup_hdrs or config.deny_purge:
                     raise ApiError(Code.STREAM_ROLLUP_FAILED, err="rollup not permitted")

@@ -95,6 +95,8 @@ class Stream:
         self.consumers: Consumers | None = None
         self.origin: Any = None  # mirror.Origin of a mirror or of sources
         self.closed = False
+        # Whether its first sequence is known before the first message: it was given, or there was a purge.
+        self._numbered = config.first_seq > 0
 
     def start(self) -> None:
         """Take messages, serve consumers. After the log was read."""
@@ -180,6 +182,8 @@ class Stream:
     def purge(self, subject: bytes = b"", *, before_seq: int = 0, keep: int = 0) -> int:
         """Remove messages: of one subject or pattern (empty: of all), below a sequence, but the newest `keep`. How many."""
         self.on_batch()
+        if subject in (b"", b">") and not (before_seq or keep):
+            self._numbered = True
         if not subject:
             purged = self.log.purge(None, before_seq, keep)
         else:
@@ -241,8 +245,10 @@ class Stream:
         return out
 
     def _first_seq(self, state: State) -> int:
-        # A stream that never had a message has none, unless it begins elsewhere.
-        return 0 if state.last_seq == 0 and state.msgs == 0 else state.first_seq
+        # A stream that never had a message has none.
+        if state.last_seq == 0 and state.msgs == 0:
+            return 1 if self._numbered else 0
+        return state.first_seq
 
     def info(
         self, *, deleted: bool = False, domain: bool = True, shown: bool = True, leader: str = ""

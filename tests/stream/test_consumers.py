@@ -350,6 +350,24 @@ def test_push(js: Broker, name: str) -> None:
     run(test, js, name)
 
 
+def test_a_new_push_consumer_says_what_it_begins_with(js: Broker, name: str) -> None:
+    """Clients count from the answer how many messages there were: it is as before the first delivery."""
+
+    async def test(b: Bench) -> None:
+        await b.stream(5)
+        for consumer in ("c", "d", "e"):
+            inbox = b.client.new_inbox()
+            sub = await b.client.subscribe(inbox)
+            said = await b.make(consumer, deliver_subject=inbox, ack_policy="none")
+            assert (said["num_pending"], said["delivered"]) == (5, {"consumer_seq": 0, "stream_seq": 0}), said
+            assert said["push_bound"] is True
+            assert [(await sub.next_msg(timeout=SECONDS)).data for _ in range(5)] == [b"%d" % n for n in range(5)]
+            info = await b.until(lambda info: bool(info["num_pending"] == 0), consumer)
+            assert (info["delivered"]["consumer_seq"], info["delivered"]["stream_seq"]) == (5, 5)
+
+    run(test, js, name)
+
+
 @pytest.mark.parametrize(("subject", "group"), [("{}.here", ""), ("{}.*", ""), ("{}.here", "g"), ("{}.>", "g")])
 def test_push_starts_and_stops_with_who_listens(js: Broker, name: str, subject: str, group: str) -> None:
     """On whatever shard: clients come one after the other, so that every shard has its turn. Nobody asks for the info, which
