@@ -253,16 +253,15 @@ def _known_fields(payload: bytes) -> bytes:
 
 
 def _odd_delay(native: Consumer, seq: int, text: bytes) -> None:
-    """The delay of a -NAK in an odd shape; one that is none is ignored, and the message waits its time (processNak)."""
+    """The delay of a -NAK in an odd shape; with one that is none the message comes again at once (processNak)."""
     try:
         if text[:1] == b"{":
             delay = orjson.loads(text).get("delay", 0)
         else:
             delay = gojson.parse_duration(text.decode(errors="replace"))
     except (gojson.DecodeError, orjson.JSONDecodeError):
-        return
-    if type(delay) is int and abs(delay) < 1 << 62:
-        native.nak(seq, delay)
+        delay = 0
+    native.nak(seq, delay if type(delay) is int and abs(delay) < 1 << 62 else 0)
 
 
 class Consumers:
@@ -273,7 +272,8 @@ class Consumers:
         self.stream = stream
         self.advise = advise
         self._limits = limits            # the account's
-        self.retained = Retained(shard.hub, stream.log, stream.config.retention)
+        self._retention: str = stream.config.retention
+        self.retained = Retained(shard.hub, stream.log, self._retention)
         shard.hub.bind(self.retained, stream.capture)
         self.entries: dict[str, Entry] = {}
         self.closed = False
@@ -354,7 +354,7 @@ class Consumers:
             raise ApiError(Code.CONSUMER_NAME_TOO_LONG, max=model.NAME_BYTES_MAX)
         while not name or (name in self.entries):
             name = "".join(secrets.choice(NAME_CHARACTERS) for _ in range(8))
-        entry = self._build(name, config, self.shard.clock.time_ns())
+        entry = self._build(name, _stamped(config), self.shard.clock.time_ns())
         entry.native.start_at(*self._start(config))
         self._run(entry)
         # It delivers at the end of this turn at the earliest.
@@ -376,7 +376,6 @@ class Consumers:
 
     def _build(self, name: str, config: ConsumerConfig, created_ns: int) -> Entry:
         """Known by its name from now on; to be placed and run."""
-        config = _stamped(config)
         on_disk = self.stream.config.storage == "file" and not config.mem_storage and not config.direct
         texts = self._texts(name, config)
         native = Consumer(self.retained, self.shard.next_id(), _patterns(config), _waits(config), texts,
@@ -414,7 +413,7 @@ class Consumers:
 
     def _settings(self, config: ConsumerConfig) -> dict[str, Any]:
         # A pull consumer's threshold has up to a second more, so that many do not end at once (updateInactiveThreshold).
-        inactive = config.inactive_threshold
+        inactive = max(config.inactive_threshold, 0)    # the stream's default may be negative
         if inactive and not (config.is_push and config.is_durable):
             inactive += random.randrange(JITTER_NS // 10, JITTER_NS)
         size = self.stream.config.max_msg_size
@@ -462,7 +461,9 @@ class Consumers:
         model.check_update(old, config, lambda subject: self.stream.face.interest(subject.encode()))
         if config.pause_until is not None:
             config = replace(config, pause_until=config.pause_until.utc())
-        config = _stamped(config)
+        if not old.is_durable:
+            # One that was durable does not begin to end by itself because an update left its durable_name out.
+            config = _stamped(config)
         self._apply(entry, config)
         if entry.on_disk:
             try:
@@ -533,9 +534,13 @@ class Consumers:
 
     def on_updated(self, config: Any) -> None:
         """The stream has another configuration."""
+        changed = config.retention != self._retention
+        self._retention = config.retention
         self.retained.set_retention(config.retention)
         for entry in self.entries.values():
             entry.native.set_settings(self._settings(entry.config))
+        if changed and config.retention == "interest" and self.entries:
+            self._settle()          # what all of them have had already
 
     def check_limits(self, old: Any, config: Any) -> None:
         """ApiError when consumers that stand are over a stream's new limits; limits that stay as they are were checked

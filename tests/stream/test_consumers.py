@@ -242,7 +242,9 @@ def test_delays_and_progress(js: Broker, name: str) -> None:
         await second.in_progress()
         await second.respond(b"-NAK 50ms")
         third = await pull.next()
-        assert [m.metadata.num_delivered for m in (first, second, third)] == [1, 2, 3]
+        await third.respond(b"-NAK nonsense")   # at once, not after the wait for an acknowledgement
+        fourth = await pull.next()
+        assert [m.metadata.num_delivered for m in (first, second, third, fourth)] == [1, 2, 3, 4]
 
     run(test, js, name)
 
@@ -553,6 +555,27 @@ def test_interest(js: Broker, name: str) -> None:
         async with asyncio.timeout(SECONDS):
             while (await b.js.stream_info(name)).state.messages:
                 await asyncio.sleep(0.02)
+
+    run(test, js, name)
+
+
+def test_limits_become_interest(js: Broker, name: str) -> None:
+    """What all consumers have had already goes with the update."""
+
+    async def test(b: Bench) -> None:
+        await b.stream(5)
+        await b.make("one")
+        await b.make("two", ack_policy="all")
+        for message in await (await b.pull({"batch": 4}, "one")).messages(4):
+            await message.ack_sync(SECONDS)
+        last = (await (await b.pull({"batch": 3}, "two")).messages(3))[-1]
+        await last.ack_sync(SECONDS)
+        assert (await b.js.stream_info(name)).state.messages == 5
+        await b.js.update_stream(name=name, subjects=[f"{name}.>"], retention=RetentionPolicy.INTEREST)
+        async with asyncio.timeout(SECONDS):
+            while (state := (await b.js.stream_info(name)).state).messages != 2:
+                await asyncio.sleep(0.02)
+        assert (state.first_seq, state.last_seq) == (4, 5)
 
     run(test, js, name)
 
