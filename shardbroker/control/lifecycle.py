@@ -470,9 +470,20 @@ class Front:
             self.log.notice(f"Listening for client connections on {where}")
             if self.options.proxy_protocol:
                 self.log.notice("PROXY protocol enabled for client connections")
+            self._say_tls()
             self.log.notice("Server is ready")
             self._notifier.ready(self._status())
             self._notifier.watch(self._healthy, self._status)
+
+    def _say_tls(self) -> None:
+        tls = self.options.tls
+        if tls is None:
+            return
+        first = tls.handshake_first and not tls.handshake_first_fallback
+        choice = self.options.allow_non_tls and not first
+        self.log.notice(f"TLS {'available' if choice else 'required'} for client connections")
+        if first:
+            self.log.warning('Clients that are not using "TLS Handshake First" option will fail to connect')
 
     def _status(self) -> str:
         """What a service manager shows."""

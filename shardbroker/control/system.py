@@ -124,7 +124,8 @@ class Requests:
         words = subject.split(".")
         about, name = words[3] if len(words) > 4 else "PING", words[-1] if len(words) > 4 else "STATSZ"
         try:
-            options = _options(message["payload"])
+            # Nobody reads what is asked with CONNS (events.go connsRequest).
+            options = _options(message["payload"]) if name != "CONNS" else {}
             self._check_filter(options)
             if words[2] == "ACCOUNT":
                 body = await self._about_account(about, name, options)
@@ -218,9 +219,8 @@ class Requests:
         pages, given = self._pages, JsonArguments(options)
         if name == "STATZ":
             return self._wrapped(data=await self._statz(account, options))
-        if name == "CONNZ" and account == "PING":
-            return self._wrapped(data=await pages.connz(given))
         if name == "CONNZ":
+            # `PING` too is the name of an account, and mostly of none: what an account asks so about itself comes with its name.
             return self._wrapped(data=await pages.connections(ConnzQuery.read(JsonArguments({**options, "acc": account}))))
         if name == "SUBSZ":
             own = {**options, "subscriptions": True, "account": account}
@@ -300,6 +300,8 @@ class Requests:
 
     async def _conns(self, account: str) -> dict[str, Any]:
         rows = await accountz.account_rows(self._source)
+        if account not in rows and account not in self._broker.account_names()["accounts"]:
+            raise _Filtered
         stat = accountz.account_stat(account, rows.get(account, {}))
         return event_head("io.nats.server.advisory.v1.account_connections") | {"server": self._server.fields()} | stat
 
@@ -334,7 +336,7 @@ class Requests:
         op = "kick" if name == "KICK" else "client_ldm"
         answers = await self._supervisor.ask_all({"op": op, "cid": given.unsigned("cid")}, ANSWER_SECONDS)
         if not any(answer["found"] for answer in answers.values()):
-            raise LookupError("no such client or leafnode id")
+            raise LookupError(f"no such client{' or leafnode' if op == 'kick' else ''} id")
 
 
 def _options(payload: str) -> dict[str, Any]:

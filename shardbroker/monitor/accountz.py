@@ -15,6 +15,14 @@ from shardbroker.monitor.times import SECOND_NS, rfc3339
 
 COUNTED: Final = ("conns", "subs", "in_msgs", "in_bytes", "out_msgs", "out_bytes", "slow")
 _RESPONSES: Final = {"singleton": "Singleton", "stream": "Streamed", "chunked": "Chunked"}
+# (the system account's subject, the account's own), and what the system account offers for it.
+_OF_ITSELF: Final = (
+    ("$SYS.REQ.ACCOUNT.{}.CONNZ", "$SYS.REQ.ACCOUNT.PING.CONNZ"), ("$SYS.REQ.ACCOUNT.{}.CONNZ", "$SYS.REQ.SERVER.PING.CONNZ"),
+    ("$SYS.REQ.ACCOUNT.{}.STATZ", "$SYS.REQ.ACCOUNT.PING.STATZ"), ("$SYS.REQ.USER.{}.INFO", "$SYS.REQ.USER.INFO"),
+)  # fmt: skip
+_SYSTEM_EXPORTS: Final = (
+    ("$SYS.REQ.ACCOUNT.*.CONNZ", "Streamed"), ("$SYS.REQ.ACCOUNT.*.STATZ", "Streamed"), ("$SYS.REQ.USER.*.INFO", "Singleton"),
+)  # fmt: skip
 _NO_TRAFFIC: Final = {"msgs": 0, "bytes": 0}
 
 
@@ -95,7 +103,7 @@ async def account_info(
     }
     if name == front["options"]["system_account"]:
         body = {**dict(list(body.items())[:2]), "is_system": True, **body}
-    body |= _given(record)
+    body |= _given(record, name, front["options"]["system_account"])
     if found is not None and found.get("jwt"):
         body["jwt"] = found["jwt"]
     if record.get("issuer"):
@@ -117,8 +125,12 @@ def _payload(token: str) -> Any:
     return orjson.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 
 
-def _given(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Mappings, exports and imports of an account (auth.model), as nats-server shows them; what is empty is left out."""
+def _given(record: Mapping[str, Any], name: str, system: str) -> dict[str, Any]:
+    """Mappings, exports and imports of an account (auth.model), as nats-server shows them; what is empty is left out.
+
+    `system`: the name of the system account. What each account may ask it about itself is shown as imports, which it is there
+    (accounts.go addSystemAccountExports, registerSystemImports); here a shard answers (shard/system.py).
+    """
     mappings = {
         made["source"]: [
             {"subject": to["destination"], "weight": to["weight"]}
@@ -129,6 +141,13 @@ def _given(record: Mapping[str, Any]) -> dict[str, Any]:
     }
     exports = [_export(made) for made in record.get("exports", ())]
     imports = [_import(made) for made in record.get("imports", ())]
+    if system:
+        imports += [
+            _import({"subject": subject.format(name), "account": system, "kind": "service", "to": to, "share": "USER" in to})
+            for subject, to in (_OF_ITSELF[-1:] if name == system else _OF_ITSELF)
+        ]
+    if name == system:
+        exports += [{"subject": subject, "type": "service", "response_type": kind} for subject, kind in _SYSTEM_EXPORTS]
     found = {"mappings": mappings, "exports": exports, "imports": imports}
     return {name: value for name, value in found.items() if value}
 

@@ -639,7 +639,10 @@ class Clients:
             timer.cancel()
         stop_ns = self._clock.time_ns()
         offset = stop_ns - self._clock.monotonic_ns()
-        self.closed.append(self.row(client, row[2:11], offset, stop_ns, reason))
+        facts = client.transport
+        if facts is None or facts.kind != "websocket" or facts.upgrade is not None:
+            # Before its upgrade it is no client, there either.
+            self.closed.append(self.row(client, row[2:11], offset, stop_ns, reason))
         if reason in SLOW_CONSUMERS:
             self.slow_consumers[client.account] += 1
         if reason in _TOLD_REASONS or self._options.debug:

@@ -18,7 +18,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from websockets.exceptions import ProtocolError
 
@@ -47,6 +47,10 @@ class Owner(Protocol):
     def proxied(self, slot: int, client_id: int, ip: str, port: int) -> None: ...
     def upgraded(self, slot: int, client_id: int, upgrade: Upgrade) -> None: ...
     def transport_failed(self, slot: int, client_id: int, text: str, *, probe: bool) -> None: ...
+
+
+# OpenSSL's words for bytes that are another protocol's.
+_NO_TLS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST")
 
 
 class Transports:
@@ -308,7 +312,7 @@ class Transport:
             self._fail(text, CloseReason.MAX_CONNECTIONS_EXCEEDED, probe=True)
             return
         self._tls = TlsLayer(context)
-        self._limit(options.tls.timeout, "TLS handshake timeout")
+        self._timer = self._loop.call_later(options.tls.timeout, self._never_shook_hands)
         self._read(self._readable)
         self._readable()
 
@@ -316,6 +320,10 @@ class Transport:
         self, seconds: float, text: str, reason: CloseReason = CloseReason.TLS_HANDSHAKE_ERROR
     ) -> None:
         self._timer = self._loop.call_later(seconds, self._fail, text, reason)
+
+    def _never_shook_hands(self) -> None:
+        # Not an error of ours to look into: whoever scans the network does so (server.go tlsTimeout).
+        self._fail("TLS handshake timeout", CloseReason.TLS_HANDSHAKE_ERROR, probe=True)
 
     def _stop_waiting(self) -> None:
         if self._timer is not None:
@@ -339,7 +347,7 @@ class Transport:
                 done = tls.handshake()
             except ssl.SSLError as error:
                 self._send(tls.take())
-                probe = error.reason in ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNEXPECTED_EOF_WHILE_READING")
+                probe = error.reason in (*_NO_TLS, "UNEXPECTED_EOF_WHILE_READING")
                 self._fail(f"TLS handshake error: {_words(error)}", CloseReason.TLS_HANDSHAKE_ERROR, probe=probe)
                 return False
             self._send(tls.take())
@@ -603,5 +611,7 @@ def _has_ended(sock: socket.socket) -> bool:
 
 
 def _words(error: ssl.SSLError) -> str:
-    """OpenSSL's reason in words, without its file and line."""
+    """OpenSSL's reason in words, without its file and line; what is no TLS at all in nats-server's."""
+    if error.reason in _NO_TLS:
+        return "tls: first record does not look like a TLS handshake"
     return (error.reason or str(error)).replace("_", " ").lower()

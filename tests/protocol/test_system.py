@@ -88,11 +88,32 @@ def test_the_broker_is_one_server(watched: Broker, workers: int) -> None:
             accounts = (await ask(system, "$SYS.REQ.SERVER.PING.ACCOUNTZ"))["data"]
             assert (accounts["system_account"], accounts["accounts"]) == ("S", ["$G", "A", "B", "S"])
             assert (await ask(system, "$SYS.REQ.SERVER.PING.HEALTHZ"))["data"]["status"] == "ok"
-            assert (await ask(system, "$SYS.REQ.ACCOUNT.A.INFO"))["data"]["client_connections"] == 2
+            info = (await ask(system, "$SYS.REQ.ACCOUNT.A.INFO"))["data"]
+            assert info["client_connections"] == 2
+            # What it may ask the system account about itself are imports.
+            assert sorted((one["to"], one["subject"], one["share"]) for one in info["imports"] if one["account"] == "S") == [
+                ("$SYS.REQ.ACCOUNT.PING.CONNZ", "$SYS.REQ.ACCOUNT.A.CONNZ", False),
+                ("$SYS.REQ.ACCOUNT.PING.STATZ", "$SYS.REQ.ACCOUNT.A.STATZ", False),
+                ("$SYS.REQ.SERVER.PING.CONNZ", "$SYS.REQ.ACCOUNT.A.CONNZ", False),
+                ("$SYS.REQ.USER.INFO", "$SYS.REQ.USER.A.INFO", True),
+            ]
+            info = (await ask(system, "$SYS.REQ.ACCOUNT.S.INFO"))["data"]
+            assert [one["to"] for one in info["imports"]] == ["$SYS.REQ.USER.INFO"]
+            exported = {one["subject"] for one in info["exports"]}
+            # It has one more for the debugging of subscriptions.
+            assert exported - {"$SYS.DEBUG.SUBSCRIBERS"} == {
+                "$SYS.REQ.ACCOUNT.*.CONNZ", "$SYS.REQ.ACCOUNT.*.STATZ", "$SYS.REQ.USER.*.INFO",
+            }  # fmt: skip
             (stat,) = (await ask(system, "$SYS.REQ.ACCOUNT.A.STATZ"))["data"]["account_statz"]
             assert (stat["acc"], stat["conns"]) == ("A", 2)
             assert (await ask(system, "$SYS.REQ.ACCOUNT.A.CONNS"))["total_conns"] == 2
             assert "SUB" not in (await ask(system, "$SYS.REQ.ACCOUNT.A.SUBSZ"))["data"]
+            # Of an account that there is not, also when it is called as what accounts ask for themselves.
+            for name in ("NONE", "PING"):
+                none = (await ask(system, f"$SYS.REQ.ACCOUNT.{name}.CONNZ"))["data"]
+                assert (none["num_connections"], none["total"], none["connections"]) == (0, 0, [])
+                with pytest.raises(nats.errors.TimeoutError):
+                    await system.request(f"$SYS.REQ.ACCOUNT.{name}.CONNS", b"no json", timeout=0.3)
             # Who is not meant does not answer; nonsense is an error.
             with pytest.raises(nats.errors.TimeoutError):
                 await system.request("$SYS.REQ.SERVER.PING.VARZ", b'{"server_name": "two"}', timeout=0.3)
@@ -159,6 +180,8 @@ def test_connections_are_told_kicked_and_sent_away(watched: Broker) -> None:
                 assert "error" not in await ask(system, f"$SYS.REQ.SERVER.{server}.KICK", {"cid": cid})
                 unknown = await ask(system, f"$SYS.REQ.SERVER.{server}.KICK", {"cid": 10**9})
                 assert unknown["error"] == {"code": 500, "description": "no such client or leafnode id"}
+                unknown = await ask(system, f"$SYS.REQ.SERVER.{server}.LDM", {"cid": 10**9})
+                assert unknown["error"] == {"code": 500, "description": "no such client id"}
                 while not a.is_closed:
                     await asyncio.sleep(0.01)
             while "$SYS.ACCOUNT.A.DISCONNECT" not in events:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -102,9 +103,40 @@ def test_handshake_first(fresh_broker: Start, authority: Authority, fallback: bo
 
 
 def test_a_client_that_never_shakes_hands_is_cut(fresh_broker: Start, authority: Authority) -> None:
-    broker = fresh_broker(config=authority.block("timeout: 0.2"))
+    broker = fresh_broker(config=authority.block("timeout: 0.2"), args=["-D"])
     broker.client().expect_closed_any()
-    broker.wait_log(r"\[ERR\].*TLS handshake timeout")
+    # Whoever scans the network does so: no error of the server's.
+    broker.wait_log(r"\[DBG\].*TLS handshake timeout")
+
+
+@pytest.mark.parametrize("said", [b"CONNECT {}\r\nPING\r\n", b"GET / HTTP/1.1\r\n\r\n", b"PING\r\n"])
+def test_a_client_that_does_no_tls_is_told_of(fresh_broker: Start, authority: Authority, said: bytes) -> None:
+    broker = fresh_broker(config=authority.block(), args=["-D"])
+    client = broker.client()
+    client.send(said)
+    client.expect_closed_any()
+    broker.wait_log(r"\[DBG\].*TLS handshake error: tls: first record does not look like a TLS handshake")
+
+
+@pytest.mark.parametrize(
+    ("settings", "after", "says"),
+    [
+        ("", "", [r"\[INF\] TLS required for client connections$"]),
+        ("", "allow_non_tls: true", [r"\[INF\] TLS available for client connections$"]),
+        ("handshake_first: auto", "allow_non_tls: true", [r"\[INF\] TLS available for client connections$"]),
+        ("handshake_first: true", "allow_non_tls: true", [
+            r"\[INF\] TLS required for client connections$",
+            r'\[WRN\] Clients that are not using "TLS Handshake First" option will fail to connect$',
+        ]),
+    ],
+)  # fmt: skip
+def test_the_start_says_whether_tls_is_a_must(
+    fresh_broker: Start, authority: Authority, settings: str, after: str, says: list[str]
+) -> None:
+    broker = fresh_broker(config=f"{authority.block(settings)}\n{after}\n")
+    for line in says:
+        broker.wait_log(line)
+    assert len(re.findall("TLS .* for client connections|TLS Handshake First", broker.log())) == len(says)
 
 
 def test_certificates_of_clients(fresh_broker: Start, authority: Authority) -> None:

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import socket
+import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,7 +18,7 @@ from nats.aio.msg import Msg
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from harness import Broker, RawClient, msg, pub
+from harness import Broker, RawClient, msg, pub, wait_until
 from harness.broker import WATCHDOG_SECONDS
 from shardbroker.options import WebSocketSettings
 from shardbroker.shard.websocket import WebSocketLayer
@@ -262,6 +263,27 @@ def test_an_upgrade_has_its_time(start: Start) -> None:
     with socket.create_connection(("127.0.0.1", port_of(broker)), WATCHDOG_SECONDS) as client:
         assert client.recv(100) == b""
     broker.wait_log("websocket handshake timeout")
+
+
+def test_what_was_never_upgraded_is_no_client_that_has_closed(start: Start) -> None:
+    broker = start('handshake_timeout: "200ms"', args=["-m", "-1"])
+    monitor = broker.wait_log(r"Starting http monitor on \S+").rpartition(":")[2]
+    for request in (b"", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0\1\2\r\n\r\n"):
+        with socket.create_connection(("127.0.0.1", port_of(broker)), WATCHDOG_SECONDS) as client:
+            client.sendall(request)
+            while client.recv(1000):
+                pass
+    web, plain = WebSocketClient(broker).connect(), broker.client().connect()
+    web.close()
+    plain.close()
+
+    def closed() -> list[str]:
+        with urllib.request.urlopen(f"http://127.0.0.1:{monitor}/connz?state=closed") as answer:
+            return sorted(row["type"] for row in json.load(answer)["connections"])
+
+    # Both came after those that are left out.
+    wait_until(lambda: len(closed()) >= 2, "the two clients to be in the list")
+    assert closed() == ["nats", "websocket"]
 
 
 def test_nats_py(start: Start) -> None:
