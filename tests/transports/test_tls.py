@@ -222,6 +222,62 @@ def test_certificates_are_read_anew_by_a_reload(fresh_broker: Start, authority: 
     TlsClient(broker.port, authority.context(), name="other.example").connect()
 
 
+def test_tls_comes_and_goes_by_a_reload(fresh_broker: Start, authority: Authority, tmp_path: Path) -> None:
+    for end in (".pem", "-key.pem"):
+        shutil.copy(authority.path("server" + end), tmp_path / ("now" + end))
+    clear = "max_payload: 1000\n"
+    secret = f'{clear}tls {{ cert_file: "{tmp_path}/now.pem", key_file: "{tmp_path}/now-key.pem" }}\n'
+    broker = fresh_broker(config=clear)
+    done = 0
+
+    def reload(config: str, *, good: bool) -> None:
+        nonlocal done
+        (broker.directory / "server.conf").write_text(config)
+        refused = len(re.findall("Failed to reload", broker.log()))
+        os.kill(broker.pid, signal.SIGHUP)
+        if good:
+            done += 1
+            broker.wait_log("Reloaded server configuration", done)
+        else:
+            broker.wait_log(r"\[ERR\] Failed to reload server configuration: .*now\.pem", refused + 1)
+
+    def served_in_the_clear() -> None:
+        """By every shard: the least busy one gets the next."""
+        clients = [broker.client() for _ in range(2 * broker.workers)]
+        assert not any(client.info.get("tls_required") for client in clients)
+        for client in clients:
+            client.connect().flush().close()
+
+    def served_by_tls() -> None:
+        for client in [TlsClient(broker.port, authority.context()).connect() for _ in range(2 * broker.workers)]:
+            client.flush().close()
+        plain = broker.client()
+        assert plain.info["tls_required"] is True
+        plain.send(b"CONNECT {}\r\nPING\r\n")
+        assert b"PONG" not in plain.expect_closed_any()
+
+    plain = broker.client().connect()
+    (tmp_path / "now.pem").rename(tmp_path / "away.pem")
+    reload(secret.replace("1000", "2000"), good=False)
+    served_in_the_clear()
+    # Nothing of it has been taken.
+    assert broker.client().info["max_payload"] == 1000
+    (tmp_path / "away.pem").rename(tmp_path / "now.pem")
+    reload(secret, good=True)
+    served_by_tls()
+    secured = TlsClient(broker.port, authority.context()).connect()
+    # Who was there stays as he came.
+    plain.flush()
+    (tmp_path / "now.pem").unlink()
+    reload(secret, good=False)
+    served_by_tls()
+    reload(clear, good=True)
+    served_in_the_clear()
+    plain.sub("both", 1).flush()
+    secured.pub("both", "hello").flush()
+    plain.expect(msg("both", 1, b"hello"))
+
+
 def test_a_certificate_among_the_flags_is_tls(fresh_broker: Start, authority: Authority) -> None:
     """Also without --tls, as with nats-server: whoever names one must not be served in the clear."""
     broker = fresh_broker(args=["--tlscert", authority.path("server.pem"), "--tlskey", authority.path("server-key.pem")])

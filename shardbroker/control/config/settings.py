@@ -317,7 +317,10 @@ def _ocsp(key: str, entry: Entry, into: _File) -> None:
     elif not isinstance(mode, bool):
         raise ValueError("expected a truth value or a block")
     if mode in ("always", "must"):
-        into.errors.append(f"{entry.place}: {key}: certificates cannot be stapled, and mode {mode} promises that to clients")
+        into.errors.append(
+            f"{entry.place}: {key}: certificates cannot be stapled, and mode {mode} promises that to clients; instead: "
+            "certificates of short life, or a proxy that staples (docs/security.md)"
+        )
     elif mode in (True, "auto"):
         into.warnings.append(f"{entry.place}: {key}: certificates are not stapled; clients may ask the authority themselves")
 
