@@ -22,7 +22,7 @@ PACKAGE: Final = "shardbroker"
 # From the ground up. What stands on one floor does not know its neighbours.
 FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("", "errors", "limits", "subject", "clock"),  # words and numbers; "" is the package itself
-    ("transform",),  # subjects made of subjects
+    ("transform", "subject_tree"),  # subjects made of subjects
     ("auth",),  # who may come in, and do what
     ("options",),  # every setting with its default
     ("wire", "shm", "ipc"),  # bytes, memory, sockets between ourselves

@@ -6,6 +6,7 @@ addStreamWithAssignmentAndMode, configUpdateCheckLocked.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NoReturn, Protocol
 
 from shardbroker.auth.model import JetStreamLimits
@@ -22,6 +23,7 @@ from shardbroker.stream.model import (
     StreamConfig,
 )
 from shardbroker.subject import collides, is_literal_subject, is_subset, is_valid_subject
+from shardbroker.subject_tree import NOBODY, SubjectTree
 from shardbroker.transform import Transform, TransformError, check_mapping
 
 _SECOND = 1_000_000_000
@@ -176,6 +178,7 @@ def _check_mirror(cfg: StreamConfig, mirror: Source, others: Others, pedantic: b
         raise ApiError(Code.MIRROR_MULTIPLE_FILTERS_NOT_ALLOWED)
     if cfg.subject_delete_marker_ttl > 0:
         _bad("subject delete markers forbidden on mirrors")
+    tree = _tree(transform.src or ">" for transform in mirror.subject_transforms)
     for at, transform in enumerate(mirror.subject_transforms):
         if transform.src and not is_valid_subject(transform.src):
             raise ApiError(Code.MIRROR_INVALID_SUBJECT_FILTER, err=f"{_BAD_SUBJECT} {transform.src}")
@@ -183,9 +186,8 @@ def _check_mirror(cfg: StreamConfig, mirror: Source, others: Others, pedantic: b
             check_mapping(transform.src, transform.dest)
         except TransformError as error:
             raise ApiError(Code.MIRROR_INVALID_TRANSFORM_DESTINATION, err=error) from None
-        for other_at, other in enumerate(mirror.subject_transforms):
-            if other_at != at and collides(transform.src or ">", other.src or ">"):
-                raise ApiError(Code.MIRROR_OVERLAPPING_SUBJECT_FILTERS)
+        if tree.collides(transform.src or ">", at) != NOBODY:
+            raise ApiError(Code.MIRROR_OVERLAPPING_SUBJECT_FILTERS)
     if mirror.external is not None:
         return
     if not is_asset_name(mirror.name):
@@ -216,10 +218,10 @@ def _check_sources(cfg: StreamConfig, others: Others) -> None:
                 check_mapping(transform.src, transform.dest)
             except TransformError as error:
                 raise ApiError(Code.SOURCE_INVALID_TRANSFORM_DESTINATION, err=error) from None
+        tree = _tree(transform.src or ">" for transform in source.subject_transforms)
         for at, transform in enumerate(source.subject_transforms):
-            for other_at, other in enumerate(source.subject_transforms):
-                if other_at != at and is_subset(transform.src or ">", other.src or ">"):
-                    raise ApiError(Code.SOURCE_OVERLAPPING_SUBJECT_FILTERS)
+            if tree.covers(transform.src or ">", at) != NOBODY:
+                raise ApiError(Code.SOURCE_OVERLAPPING_SUBJECT_FILTERS)
         if source.external is None:
             origin = others.config(source.name)
             if origin is not None and 0 < cfg.max_msg_size < origin.max_msg_size:
@@ -277,6 +279,7 @@ def _check_subjects(cfg: StreamConfig) -> None:
         if cfg.mirror is None and not cfg.sources:
             cfg.subjects = [cfg.name]
         return
+    tree = _tree(cfg.subjects)
     for at, subject in enumerate(cfg.subjects):
         if not is_valid_subject(subject):
             _bad("invalid subject")
@@ -291,9 +294,18 @@ def _check_subjects(cfg: StreamConfig) -> None:
                     _bad("subjects that overlap with jetstream api require no-ack to be true")
             if collides(subject, "$SYS.>") and not is_subset(subject, "$SYS.ACCOUNT.>"):
                 _bad("subjects that overlap with system api require no-ack to be true")
-        for other in cfg.subjects[at + 1 :]:
-            if collides(other, subject):
-                _bad(f'subject "{subject}" overlaps with "{other}"')
+        if tree.collides(subject, at) != NOBODY:
+            other = next(other for other in cfg.subjects[at + 1 :] if collides(other, subject))
+            _bad(f'subject "{subject}" overlaps with "{other}"')
+
+
+def _tree(subjects: Iterable[str]) -> SubjectTree:
+    """Of those that are subjects at all, numbered as they stand there."""
+    tree = SubjectTree()
+    for at, subject in enumerate(subjects):
+        if is_valid_subject(subject):
+            tree.add(subject, at)
+    return tree
 
 
 def _check_transforms(cfg: StreamConfig, pedantic: bool) -> None:

@@ -18,6 +18,7 @@ from typing import Any, Final, Protocol
 from shardbroker import subject
 from shardbroker.stream import gojson
 from shardbroker.stream.errors import ApiError, Code
+from shardbroker.subject_tree import NOBODY, SubjectTree
 
 MILLISECOND: Final = 1_000_000
 SECOND: Final = gojson.SECOND
@@ -323,12 +324,15 @@ def _check_filters(config: ConsumerConfig) -> None:
     if "" in config.filter_subjects:
         raise ApiError(Code.CONSUMER_EMPTY_FILTER)
     filters = config.filters
+    tree = SubjectTree()
+    for at, one in enumerate(filters):
+        if subject.is_valid_subject(one):
+            tree.add(one, at)
     for at, one in enumerate(filters):
         if not subject.is_valid_subject(one):
             raise _invalid("invalid subject")
-        for other_at, other in enumerate(filters):
-            if at != other_at and subject.is_valid_subject(other) and subject.is_subset(one, other):
-                raise ApiError(Code.CONSUMER_OVERLAPPING_SUBJECT_FILTERS)
+        if tree.covers(one, at) != NOBODY:
+            raise ApiError(Code.CONSUMER_OVERLAPPING_SUBJECT_FILTERS)
 
 
 # deliver_policy: the word in messages, which start it needs
@@ -404,10 +408,11 @@ def check_work_queue(config: ConsumerConfig, others: Mapping[str, ConsumerConfig
 
 def check_partition(config: ConsumerConfig, others: Mapping[str, ConsumerConfig]) -> None:
     """ApiError when a filter of this one may match what another consumer of a work queue takes."""
+    tree = SubjectTree(config.filters)
     for other in others.values():
         if config.filters and not other.filters:
             raise ApiError(Code.CONSUMER_WQ_CONSUMER_NOT_UNIQUE)
-        if any(subject.collides(a, b) for a in config.filters for b in other.filters):
+        if any(tree.collides(theirs) != NOBODY for theirs in other.filters):
             raise ApiError(Code.CONSUMER_WQ_CONSUMER_NOT_UNIQUE)
 
 

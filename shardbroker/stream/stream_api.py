@@ -13,6 +13,7 @@ from shardbroker.stream.model import CONFIG_REQUEST, StreamConfig
 from shardbroker.stream.registry import Definitions
 from shardbroker.stream.stream import SUBJECT_DETAILS_MAX
 from shardbroker.subject import collides
+from shardbroker.subject_tree import NOBODY, SubjectTree
 
 NAMES_LIMIT: Final = 1024
 LIST_LIMIT: Final = 256
@@ -246,8 +247,9 @@ def plan_update(
 
 
 def _check_overlap(definitions: Definitions, config: StreamConfig) -> None:
+    mine = SubjectTree(config.subjects)
     for other in definitions.all.values():
         if other.config.name != config.name and any(
-            collides(mine, theirs) for mine in config.subjects for theirs in other.config.subjects
+            mine.collides(theirs) != NOBODY for theirs in other.config.subjects
         ):
             raise ApiError(Code.STREAM_SUBJECT_OVERLAP)

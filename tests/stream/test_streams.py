@@ -140,3 +140,22 @@ def test_many_publishers_in_flight_are_acknowledged_in_order(js: Broker, name: s
         await ask(f"$JS.API.STREAM.DELETE.{name}")
 
     run(test, js)
+
+
+def test_tens_of_thousands_of_subjects_in_a_request(js: Broker, name: str) -> None:
+    """Each of them is compared with the others, but not one by one: that would take the shard's time from everybody."""
+
+    async def test(client: Client, ask: Ask) -> None:
+        subjects = [f"{name}.{at}.*" for at in range(20_000)]
+        made = await ask(f"$JS.API.STREAM.CREATE.{name}", {"name": name, "subjects": subjects})
+        assert made["did_create"], made
+        filters = [f"{name}.{at}.x" for at in range(20_000)]
+        asked = {"stream_name": name, "config": {"name": "c", "filter_subjects": filters}}
+        consumer = await ask(f"$JS.API.CONSUMER.CREATE.{name}.c", asked)
+        assert consumer["config"]["filter_subjects"] == filters
+        for more in (f"{name}.19999.>", f"{name}.0.*"):
+            refused = await ask(f"$JS.API.STREAM.UPDATE.{name}", {"name": name, "subjects": [*subjects, more]})
+            assert refused["error"]["err_code"] == 10052, refused
+        await ask(f"$JS.API.STREAM.DELETE.{name}")
+
+    run(test, js)
