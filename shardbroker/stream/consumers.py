@@ -344,12 +344,12 @@ class Consumers:
             return existing, self.info(existing)
         if action == "update":
             raise ApiError(Code.CONSUMER_DOES_NOT_EXIST)
-        others = self._others(name)
+        # Looked at only where it counts: there may be a hundred thousand of them.
         most = min((n for n in (stream.max_consumers, limits.max_consumers) if n > 0), default=0)
-        if most and len(others) >= most:
+        if most and len(self._others(name)) >= most:
             raise ApiError(Code.MAXIMUM_CONSUMERS_LIMIT)
         if stream.retention == "workqueue" and not config.direct:
-            model.check_work_queue(config, others)
+            model.check_work_queue(config, self._others(name))
         if len(name.encode()) > model.NAME_BYTES_MAX:
             raise ApiError(Code.CONSUMER_NAME_TOO_LONG, max=model.NAME_BYTES_MAX)
         while not name or (name in self.entries):
