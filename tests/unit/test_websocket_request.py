@@ -10,11 +10,11 @@ import pytest
 
 from shardbroker.auth.gate import Identity, Login, Refusal
 from shardbroker.clock import ManualClock
-from shardbroker.options import Options
+from shardbroker.options import Options, WebSocketSettings
 from shardbroker.shard.clients import Client, Clients, Facts
 from shardbroker.shard.logins import Logins
 from shardbroker.shard.throttle import FAILURES_MAX
-from shardbroker.shard.websocket import UPGRADE_BYTES_MAX, Upgrade, read_cookies
+from shardbroker.shard.websocket import UPGRADE_BYTES_MAX, Upgrade, UpgradeError, WebSocketLayer, read_cookies
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,21 @@ def test_the_time_of_cookies_grows_with_their_length(piece: str) -> None:
     line = f'a="{piece * (UPGRADE_BYTES_MAX // len(piece))}"'
     for _ in range(100):
         assert len(read_cookies([line])) <= 1
+
+
+@pytest.mark.parametrize("piece", [1, 700, 1 << 20])
+def test_a_request_is_bounded(piece: int) -> None:
+    """Each line of it is short, and it never ends: what is kept of it before anybody has logged in has a bound all the same."""
+    begin = b"GET / HTTP/1.1\r\nHost: x\r\n"
+    lines = b"".join(b"X-%d: %s\r\n" % (n, b"x" * 1000) for n in range(100))
+    layer = WebSocketLayer(WebSocketSettings(port=-1, no_tls=True), tls=False)
+    # The longest that may come: nothing is said of it yet.
+    request = (begin + lines)[:UPGRADE_BYTES_MAX]
+    for at in range(0, len(request), piece):
+        assert layer.receive(request[at : at + piece]) == []
+    assert layer.take() == b""
+    with pytest.raises(UpgradeError, match="the request is too long"):
+        layer.receive(b"x")
 
 
 class Quiet:
