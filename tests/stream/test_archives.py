@@ -213,7 +213,8 @@ def test_archives_that_cannot_be(js: Broker, name: str) -> None:
         await fill(asker, name)
         about, data = await backup(asker, name)
         await asker.api(f"STREAM.DELETE.{name}")
-        for wrong in (b"nonsense", data[:-50], data[:900] + bytes([data[900] ^ 1]) + data[901:]):
+        # A bit of the first piece's checksum: behind it, it could make a copy of zeros from another place, which is the same.
+        for wrong in (b"nonsense", data[:-50], data[:14] + bytes([data[14] ^ 1]) + data[15:]):
             refused = await restore(asker, name, about, wrong)
             assert refused["error"]["err_code"] == 10062, refused
             assert (await asker.api(f"STREAM.INFO.{name}"))["error"]["err_code"] == 10059
