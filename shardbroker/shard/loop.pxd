@@ -16,6 +16,7 @@ cdef struct loop_t:
     size_t headroom
     bint ready_told                     # the control side knows that all interest is here
     bint more                           # rings have more, or closed connections have subscriptions left
+    bint bitten                         # bulk was read in bites: the hooks get the next turn
     size_t bite                         # how much of a bulk connection is read meanwhile: some BITE_NS of work
     # asyncio's descriptors that are ready
     int python_fds[PYTHON_EVENTS_MAX]

@@ -36,7 +36,7 @@ cdef extern from "<string.h>" nogil:
 cdef enum:
     ALONE_NS = 5000000
     BACKLOG_BYTES = 32 << 20            # a disk writes that in about 0.1 s
-    ANSWERS_A_TURN = 32                 # some 15 us
+    ANSWERS_A_TURN = 16                 # some 10 us with their write
     BACKLOG_MSGS = 1 << 18
     HEADER_BYTES_MAX = 65535            # math.MaxUint16, as nats-server
     STREAM_NAME_TOKENS = 5              # $JS.API.DIRECT.GET.<stream>.<key>
@@ -181,7 +181,7 @@ cdef bint answer_some(stream_t* s) noexcept nogil:
     cdef engine_t* e = h.e
     cdef uint32_t left = s.acks_count
     if e.light_until_ns >= e.now_ns:
-        left = ANSWERS_A_TURN + s.acks_count // 16
+        left = ANSWERS_A_TURN + s.acks_count // 24
     cdef log_t* log = s.log
     cdef ack_t* a
     cdef const char* text
