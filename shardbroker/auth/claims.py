@@ -71,6 +71,7 @@ class UserLimits:
     bearer: bool = False  # the token alone is enough
     connection_types: tuple[str, ...] = ()
     restricted: bool = False  # connection types were named, though none that is known here
+    proxied: bool = False  # it must come through a trusted proxy; there are none here, so it may not come
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,7 @@ def _covers(pattern: str, subject: str) -> bool:
 # What a user signed by a scoped key must not say itself (HasEmptyPermissions).
 _SCOPED: Final = (
     "pub", "sub", "resp", "src", "times", "times_location", "subs", "data", "payload", "bearer_token",
-    "allowed_connection_types",
+    "allowed_connection_types", "proxy_required",
 )  # fmt: skip
 
 
@@ -274,6 +275,7 @@ def _user_limits(nats: Map[str, Any]) -> UserLimits:
         get(nats, "bearer_token", bool),
         known,
         bool(types),
+        get(nats, "proxy_required", bool),
     )
 
 

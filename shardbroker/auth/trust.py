@@ -231,6 +231,8 @@ class OperatorGate:
             return Refusal("User authentication revoked")
         if not source_allowed(limits.sources, login.ip):
             return Refusal(f"Bad src Ip {login.ip}")
+        if limits.proxied:
+            return Refusal("Proxy connection required")
         until = allowed_until(limits, now)
         if until is None:
             return Refusal("Outside connect times")

@@ -25,7 +25,7 @@ from shardbroker.auth.claims import user_claims
 from shardbroker.auth.gate import Identity, Login, Refusal
 from shardbroker.auth.jwt import Claims, JwtError, decode, get
 from shardbroker.auth.model import GLOBAL_ACCOUNT, AuthCallout, Permissions, SubjectPermission
-from shardbroker.auth.trust import allowed_until
+from shardbroker.auth.trust import allowed_until, source_allowed
 from shardbroker.clock import Clock
 from shardbroker.shard.internal import InternalClients, NoAnswer
 
@@ -166,7 +166,8 @@ class Callout:
         made = user_claims(get(response.claims.nats, "jwt", str))
         if made.subject != user or not made.claims.valid_at(now):
             raise JwtError("it is not for the user that was asked about, or not valid now")
-        if made.issuer != self._settings.issuer or made.account != made.issuer:
+        # Only accounts of operators have other keys that sign for them.
+        if made.issuer != self._settings.issuer or get(made.claims.nats, "issuer_account", str):
             raise JwtError("wrong issuer for the user of an auth callout response")
         account = made.claims.audience
         if not self._knows_account(account):
@@ -179,6 +180,10 @@ class Callout:
         limits = made.limits
         if limits.restricted and login.connection_type not in limits.connection_types:
             raise JwtError("connection type not allowed")
+        if not source_allowed(limits.sources, login.ip):
+            raise JwtError(f"not allowed from source {login.ip}")
+        if limits.proxied:
+            raise JwtError("proxy connection required")
         until = allowed_until(limits, now)
         if until is None:
             raise JwtError("outside of valid connect times")

@@ -770,8 +770,6 @@ class Clients:
         still = self._logins.still(before, accounts_only=accounts_only)
         if isinstance(still, Identity):
             self._changed(slot, client, still)
-            if still.expires or before.expires:
-                self._expire_later(slot, client)
             return
         if isinstance(still, Refusal):
             self._expel(slot, client, still)
@@ -795,6 +793,7 @@ class Clients:
     def _changed(self, slot: int, client: Client, identity: Identity) -> None:
         """It stays, but what it may do may have changed (client.go processSubsOnConfigReload)."""
         before, client.identity = client.identity, identity
+        self._expire_later(slot, client)
         if before is not None and before.permissions == identity.permissions:
             return
         for subject, queue, sid in self._engine.restrict(slot, client.client_id, identity.permissions):

@@ -109,6 +109,8 @@ class Logins:
         if self.operator is not None and identity.bearer is not None:
             found = self.operator.still(identity, self._clock.time_ns() / 1e9)
             return self.callout.guarded(found) if self.callout is not None and isinstance(found, Identity) else found
+        if identity.expires and identity.expires <= self._clock.time_ns() / 1e9:
+            return Refusal("User JWT no longer valid", "User Authentication Expired")
         return identity if accounts_only else self.gate.same(identity)
 
     def accounts_changed(self) -> bool:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +75,11 @@ def decide(request: Claims, said: dict[str, Any]) -> str:
         "server": lambda: response(request, user(request), audience="NOTME"),
         "account": lambda: response(request, user(request, account="NONE")),
         "expired": lambda: response(request, user(request, expires=5)),
+        "short": lambda: response(request, user(request, expires=int(time.time()) + 6)),
+        "issuer-account": lambda: response(request, user(request, issuer_account=ISSUER.public)),
+        "here": lambda: response(request, user(request, src=["127.0.0.0/8"])),
+        "elsewhere": lambda: response(request, user(request, src=["10.0.0.0/8"])),
+        "proxy": lambda: response(request, user(request, proxy_required=True)),
         "web": lambda: response(request, user(request, allowed_connection_types=["WEBSOCKET"])),
     }.get(name, lambda: response(request, error="unknown"))()
 
@@ -84,7 +92,18 @@ class Service(threading.Thread):
         self.client = broker.client().connect(user="auth", **{"pass": "pwd"}).sub("$SYS.REQ.USER.AUTH", 1)
         self.client.socket.settimeout(None)  # nobody may ask for a long time
         self.requests: list[Claims] = []
+        self.bounded: set[int] = set()
         self.start()
+
+    def answer(self, request: Claims) -> str:
+        """The first time no end, from then on soon: for a client that is asked about again."""
+        said = request.nats["connect_opts"]
+        if said.get("user") != "bounded":
+            return decide(request, said)
+        client_id = request.nats["client_info"]["id"]
+        again = client_id in self.bounded
+        self.bounded.add(client_id)
+        return response(request, user(request, expires=int(time.time()) + 2 if again else 0))
 
     def run(self) -> None:
         try:
@@ -94,7 +113,7 @@ class Service(threading.Thread):
                 body = self.client.expect_re(rb"(?s)(.{%d})\r\n" % size)[1]
                 request = decode(body.decode(), "authorization_request")
                 self.requests.append(request)
-                self.client.pub(head[1].decode(), decide(request, request.nats["connect_opts"]))
+                self.client.pub(head[1].decode(), self.answer(request))
         except (AssertionError, OSError):
             return
 
@@ -133,10 +152,31 @@ def test_the_service_places_a_user(called: tuple[Broker, Service]) -> None:
 @pytest.mark.parametrize(
     "name",
     ["no", "empty", "nonsense", "issuer", "user-issuer", "other-user", "other-inner", "server", "account", "expired",
-     "web", "whoever"],
+     "issuer-account", "elsewhere", "proxy", "web", "whoever"],
 )  # fmt: skip
 def test_what_lets_nobody_in(called: tuple[Broker, Service], name: str) -> None:
     login(called[0], name).expect_closed(VIOLATION)
+
+
+def test_where_a_user_may_come_from(called: tuple[Broker, Service]) -> None:
+    login(called[0], "here").expect(b"PONG\r\n")
+
+
+def test_it_ends_when_its_time_is_over(called: tuple[Broker, Service]) -> None:
+    client = login(called[0], "short").expect(b"PONG\r\n")
+    client.expect_closed(b"-ERR 'User Authentication Expired'\r\n")
+
+
+def test_a_reload_asks_again_and_may_set_an_end(workers: int, tmp_path: Path) -> None:
+    with Broker(tmp_path, workers=workers, config=CONFIG) as broker:
+        service = Service(broker)
+        clients = [login(broker, "bounded").expect(b"PONG\r\n") for _ in range(3)]
+        (tmp_path / "server.conf").write_text(CONFIG.replace("password: pwd}", "password: pwd}, {user: more, password: x}"))
+        os.kill(broker.pid, signal.SIGHUP)
+        for client in clients:
+            client.expect_closed(b"-ERR 'User Authentication Expired'\r\n")
+        service.client.socket.shutdown(2)
+        service.join()
 
 
 def test_the_service_itself_is_not_asked_about(called: tuple[Broker, Service]) -> None:

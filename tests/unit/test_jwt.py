@@ -385,6 +385,12 @@ def test_connection_types() -> None:
     assert reason(gate(A), login(future)) == "Connection type not allowed"
 
 
+def test_who_must_come_through_a_proxy_may_not_come() -> None:
+    """No proxy is trusted here (auth.go ErrAuthProxyRequired)."""
+    proxied = estate.user_token(USER, estate.a, proxy_required=True)
+    assert reason(gate(A), login(proxied)) == "Proxy connection required"
+
+
 def test_sources() -> None:
     near = estate.user_token(USER, estate.a, src=["192.168.0.0/16", "10.1.0.0/16"])
     far = estate.user_token(USER, estate.a, src=["192.168.0.0/16"])
