@@ -25,6 +25,7 @@ from shardbroker.stream.direct import wants_too_much
 from shardbroker.stream.errors import ApiError, Code
 from shardbroker.stream.gojson import DecodeError, Struct, decode, is_empty
 from shardbroker.subject import shard_of
+from shardbroker.subject_tree import TooIntricate
 
 if TYPE_CHECKING:
     from shardbroker.stream.manager import Manager
@@ -178,6 +179,12 @@ def refusal_of(subject: str) -> bytes | None:
     return orjson.dumps({"type": TYPE + operation.type, "error": error.to_json(), **operation.beside_error})
 
 
+def _too_intricate(request: Request, error: TooIntricate) -> ApiError:
+    """nats-server compares pair by pair instead, for as long as that takes."""
+    about_stream = request.words[0] == "STREAM"
+    return ApiError(Code.STREAM_INVALID_CONFIG if about_stream else Code.CONSUMER_CREATE, err=error)
+
+
 class Api:
     """The API on one shard."""
 
@@ -226,6 +233,9 @@ class Api:
         except ApiError as error:
             request.fail(error)
             return
+        except TooIntricate as error:
+            request.fail(_too_intricate(request, error))
+            return
         except Exception:
             self._broken(request)
             return
@@ -240,6 +250,8 @@ class Api:
             await result
         except ApiError as error:
             request.fail(error)
+        except TooIntricate as error:
+            request.fail(_too_intricate(request, error))
         except asyncio.CancelledError:
             raise
         except Exception:

@@ -106,7 +106,8 @@ def check_config(
             raise ApiError(Code.STREAM_MAX_STREAM_BYTES_EXCEEDED)
     _check_transforms(cfg, pedantic)
     if cfg.placement is not None:
-        cfg.placement = {k: v for k, v in cfg.placement.items() if v} or None
+        # Tags that are there and none are an object without fields (a slice of Go's that is not nil).
+        cfg.placement = {k: v for k, v in cfg.placement.items() if v} or (None if cfg.placement.get("tags") is None else {})
     if cfg.placement is not None and cfg.placement.get("preferred"):
         _bad("preferred server not permitted in placement")
     return cfg

@@ -98,7 +98,7 @@ cdef struct request_t:
     # A pull request that waits.
     request_t* next
     int64_t left                        # messages it still may have
-    int64_t bytes_left                  # 0: not limited
+    int64_t bytes_left                  # 0 or less: not limited
     uint64_t given
     uint64_t expires_ns                 # 0: never
     uint64_t heartbeat_ns
@@ -327,6 +327,7 @@ cdef void entry_changed(consumer_t* c, pending_t* p) noexcept nogil
 cdef void entry_due(consumer_t* c, pending_t* p) noexcept nogil
 cdef void entry_terminated(consumer_t* c, pending_t* p, const char* reason, uint32_t reason_bytes) noexcept nogil
 cdef uint32_t text_add(char* out, uint32_t at, const char* text) noexcept nogil
+cdef uint32_t number_add(char* out, uint32_t at, int64_t number) noexcept nogil
 cdef void retained_settled(retained_t* s, hub_t* h, uint64_t seq) noexcept nogil
 cdef void retained_settle(retained_t* s) noexcept nogil
 

@@ -574,9 +574,9 @@ cdef void consumer_status(consumer_t* c, const char* reply, uint32_t reply_bytes
     n = text_add(out, n, b"\r\n")
     if with_pending:
         n = text_add(out, n, b"Nats-Pending-Messages: ")
-        n += <uint32_t>sb_digits(out + n, <uint64_t>(msgs if msgs > 0 else 0))
+        n = number_add(out, n, msgs)
         n = text_add(out, n, b"\r\nNats-Pending-Bytes: ")
-        n += <uint32_t>sb_digits(out + n, <uint64_t>(bytes if bytes > 0 else 0))
+        n = number_add(out, n, bytes)
         n = text_add(out, n, b"\r\n")
     n = text_add(out, n, b"\r\n")
     h.host.publish(h.host.context, c.stream.account, reply, reply_bytes, NULL, 0, NULL, 0, <int32_t>n, out, n, NULL, 0, &behind)
@@ -612,6 +612,14 @@ cdef uint32_t text_add(char* out, uint32_t at, const char* text) noexcept nogil:
         at += 1
         i += 1
     return at
+
+
+cdef uint32_t number_add(char* out, uint32_t at, int64_t number) noexcept nogil:
+    """Add a number of 20 characters at the most."""
+    if number < 0:
+        out[at] = c'-'
+        return at + 1 + <uint32_t>sb_digits(out + at + 1, 0 - <uint64_t>number)
+    return at + <uint32_t>sb_digits(out + at, <uint64_t>number)
 
 
 # ---- what the stream tells --------------------------------------------------------------------------------------

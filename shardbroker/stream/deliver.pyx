@@ -268,10 +268,10 @@ cdef int deliver(consumer_t* c, log_view_t* v, pending_t* again, uint64_t* bytes
     h.delivered_bytes += size
     bytes[0] += size + 128
     if r != NULL:
-        if r.bytes_left:
+        if r.bytes_left > 0:
             # What is left of its bytes; 0 would mean no limit, and then this was its last message.
             r.bytes_left -= <int64_t>size
-        if r.left == 1 and r.bytes_left > 0:
+        if r.left <= 1 and r.bytes_left > 0:
             batch_done = True
             bytes_left = r.bytes_left
     remember(c, v, again)

@@ -111,21 +111,24 @@ class DirectGets:
         batch = asked.get("batch", 0)
         only = Filter(log, [bytes_of(pattern)] if pattern else [])
         try:
-            if "last_by_subj" in asked:
+            if "last_by_subj" in asked and batch >= 0:
                 message = self._last(bytes_of(asked["last_by_subj"]))
             elif not batch and not pattern:
                 message = log.get(seq)
+            elif batch < 0:
+                message = None
             else:
                 message = log.next(max(seq, 1), only)
-            if message is None:
+            if message is None and batch >= 0:
                 self._status(reply, b"404 Message Not Found")
                 return
-            if not batch:
+            if message is not None and not batch:
                 self._send(reply, message, b"", with_headers)
                 return
             left = log.pending(only, max(seq, 1))
             most = asked.get("max_bytes") or PENDING_BYTES
             last, sent = 0, 0
+            # Of a batch below 0 only the end is sent.
             while message is not None and batch > 0:
                 batch -= 1
                 left = max(left - 1, 0)
@@ -201,11 +204,13 @@ def _decode(payload: bytes) -> dict[str, Any]:
 
 def _conflict(asked: dict[str, Any]) -> bool:
     """Options that exclude each other (processDirectGetRequest)."""
+    if asked.get("batch", 0) > 0 and "last_by_subj" in asked:
+        return True
     return any(
         one in asked and other in asked
         for one, other in (
             ("seq", "last_by_subj"), ("seq", "start_time"), ("start_time", "last_by_subj"), ("last_by_subj", "next_by_subj"),
-            ("last_by_subj", "batch"), ("last_by_subj", "multi_last"), ("next_by_subj", "multi_last"),
+            ("last_by_subj", "multi_last"), ("next_by_subj", "multi_last"),
             ("up_to_seq", "up_to_time"),
         )
     )  # fmt: skip

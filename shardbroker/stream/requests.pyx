@@ -239,8 +239,8 @@ cdef void requests_add(consumer_t* c, const pull_t* pull, const char* reply, uin
     r = <request_t*>mem_alloc(sizeof(request_t) + reply_bytes)
     memcpy(r.reply, reply, reply_bytes)
     r.reply_bytes = reply_bytes
-    r.left = pull.batch if pull.batch > 0 else 1
-    r.bytes_left = pull.max_bytes if pull.max_bytes > 0 else 0
+    r.left = pull.batch             # 0 or less is told as it came, and has one
+    r.bytes_left = pull.max_bytes
     r.given = 0
     r.no_wait = pull.no_wait
     r.expires_ns = expires_ns
@@ -267,10 +267,10 @@ cdef request_t* requests_next(consumer_t* c, uint64_t size) noexcept nogil:
         r = c.requests
         if r.expires_ns and r.expires_ns <= c.hub.now_ns:
             close_first(c, b"408 Request Timeout")
-        elif r.bytes_left and <uint64_t>r.bytes_left < size:
+        elif r.bytes_left > 0 and <uint64_t>r.bytes_left < size:
             close_first(c, b"409 Message Size Exceeds MaxBytes")
         else:
-            if r.bytes_left and <uint64_t>r.bytes_left == size:
+            if r.bytes_left > 0 and <uint64_t>r.bytes_left == size:
                 r.left = 1              # with this one it has had its bytes
             return r
     return NULL
@@ -279,11 +279,11 @@ cdef request_t* requests_next(consumer_t* c, uint64_t size) noexcept nogil:
 cdef void request_given(consumer_t* c, request_t* r) noexcept nogil:
     """The first request had a message: to the end of the queue, or out when it had all."""
     r.given += 1
-    r.left -= 1
     unlink(c, NULL, r)
-    if r.left <= 0:
+    if r.left <= 1:
         free(r)
         return
+    r.left -= 1
     if r.heartbeat_ns:
         r.heartbeat_next_ns = c.hub.now_ns + r.heartbeat_ns
     append(c, r)
@@ -316,7 +316,7 @@ cdef int64_t requests_sweep(consumer_t* c, bint end_of_stream) noexcept nogil:
             free(r)
             r = following
             continue
-        wanted += r.left
+        wanted += r.left if r.left > 0 else 1
         if r.heartbeat_next_ns:
             if r.heartbeat_next_ns <= h.now_ns:
                 consumer_heartbeat(c, r.reply, r.reply_bytes)

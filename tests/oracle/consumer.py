@@ -165,11 +165,11 @@ class Model:
                 return self.status(reply, "404 No Messages")
             if left > 0 and self.requests:
                 self.sweep(False)
-                if left < sum(r.left for r in self.requests):
+                if left < sum(max(r.left, 1) for r in self.requests):
                     return self.status(reply, "408 Requests Pending")
         if len(self.requests) >= self.max_waiting:
             return self.status(reply, "409 Exceeded MaxWaiting")
-        self.requests.append(Request(reply, max(batch, 1), max_bytes, self.now + expires if expires else 0, no_wait))
+        self.requests.append(Request(reply, batch, max_bytes, self.now + expires if expires else 0, no_wait))
         return None
 
     def sweep(self, end: bool) -> None:
@@ -242,7 +242,7 @@ class Model:
         else:
             p = self.pending.setdefault(seq, Pending(dseq))
             self.wait(p)
-        if r.left == 1 and r.bytes_left > 0:
+        if r.left <= 1 and r.bytes_left > 0:
             self.status(r.reply, "409 Batch Completed", 0, r.bytes_left)
         r.left -= 1
         r.given += 1

@@ -132,6 +132,22 @@ def test_pull_and_acknowledge(js: Broker, name: str, storage: str) -> None:
     run(test, js, name)
 
 
+def test_requests_for_none_or_less_have_one_and_are_told_as_they_came(js: Broker, name: str) -> None:
+    async def test(b: Bench) -> None:
+        await b.stream(2)
+        await b.make()
+        for at, batch in enumerate((0, -1)):
+            pull = await b.pull({"batch": batch, "max_bytes": -7, "expires": 5_000_000_000})
+            assert len(await pull.messages(1)) == 1, at
+        for batch, size in ((0, 0), (-1, 0), (2, -7), (-3, -9)):
+            pull = await b.pull({"batch": batch, "max_bytes": size, "expires": 100_000_000})
+            assert await pull.status() == {
+                "Status": "408", "Description": "Request Timeout", "Nats-Pending-Messages": str(batch),
+                "Nats-Pending-Bytes": str(size)}
+
+    run(test, js, name)
+
+
 def test_statuses_of_requests(js: Broker, name: str) -> None:
     async def test(b: Bench) -> None:
         await b.stream(1)

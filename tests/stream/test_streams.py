@@ -159,3 +159,44 @@ def test_tens_of_thousands_of_subjects_in_a_request(js: Broker, name: str) -> No
         await ask(f"$JS.API.STREAM.DELETE.{name}")
 
     run(test, js)
+
+
+def test_subjects_that_take_too_long_to_compare_are_refused(js: Broker, name: str) -> None:
+    async def test(client: Client, ask: Ask) -> None:
+        subjects = [s for at in range(1500) for s in (f"{name}.a{at}.*.b{at}", f"{name}.*.c{at}.d{at}")]
+        refused = await ask(f"$JS.API.STREAM.CREATE.{name}", {"name": name, "subjects": subjects})
+        assert refused["error"] == {
+            "code": 500, "err_code": 10052, "description": "too many subjects with wildcards to compare"}
+        made = await ask(f"$JS.API.STREAM.CREATE.{name}", {"name": name, "subjects": subjects[::2]})
+        assert made["did_create"], made
+        await ask(f"$JS.API.STREAM.DELETE.{name}")
+
+    run(test, js)
+
+
+def test_odd_numbers_of_a_direct_get_and_odd_placement(js: Broker, name: str) -> None:
+    """As nats-server has them: a batch below 0 has only its end."""
+
+    async def test(client: Client, ask: Ask) -> None:
+        made = await ask(
+            f"$JS.API.STREAM.CREATE.{name}",
+            {"name": name, "subjects": [name], "allow_direct": True, "placement": {"tags": []}},
+        )
+        assert made["config"]["placement"] == {}
+        again = await ask(f"$JS.API.STREAM.CREATE.{name}", made["config"] | {"placement": {"tags": []}})
+        assert again["config"]["placement"] == {}
+        updated = await ask(f"$JS.API.STREAM.UPDATE.{name}", made["config"] | {"placement": {"cluster": ""}})
+        assert "placement" not in updated["config"]
+        for _ in range(3):
+            await ask(name, "x")
+        for asked, left in (
+            ({"seq": 100, "batch": -1}, "0"), ({"seq": 2, "batch": -5}, "2"),
+            ({"seq": 1, "batch": -1, "next_by_subj": name}, "3"), ({"seq": 1, "batch": -1, "next_by_subj": "none"}, "0"),
+            ({"last_by_subj": "none", "batch": -1}, "3"),
+        ):  # fmt: skip
+            said = (await client.request(f"$JS.API.DIRECT.GET.{name}", json.dumps(asked).encode(), timeout=60)).headers
+            assert said is not None
+            assert (said["Status"], said["Nats-Num-Pending"], said["Nats-Last-Sequence"]) == ("204", left, "0"), asked
+        await ask(f"$JS.API.STREAM.DELETE.{name}")
+
+    run(test, js)
