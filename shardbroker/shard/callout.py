@@ -59,7 +59,7 @@ class Asker:
         self, settings: AuthCallout, login: Login, client: dict[str, Any], user: str, who: str = ""
     ) -> Response:
         """The service's response about `user`, the key made for this request. client: what is known of the client beside its
-        login: id, name, lang, version, protocol. who: its name, if not by the login. Raises JwtError, NoAnswer."""
+        login: id, name, lang, version, protocol, tls. who: its name, if not by the login. Raises JwtError, NoAnswer."""
         request = self._request(settings, login, client, user, who).encode()
         headers, secret = b"", b""
         if settings.xkey:
@@ -117,6 +117,7 @@ class Asker:
                 "client_info": {key: value for key, value in about.items() if value},
                 "connect_opts": {key: value for key, value in said.items() if value}
                 | {"protocol": client["protocol"]},
+                **({"client_tls": client["tls"]} if client["tls"] is not None else {}),
                 "type": "authorization_request",
                 "version": 2,
             },

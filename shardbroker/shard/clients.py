@@ -197,8 +197,10 @@ class Client:
     def about(self) -> dict[str, Any]:
         """What a callout is told of it beside its login."""
         said = self.options or DEFAULTS
+        tls = self.transport.tls if self.transport is not None else None
         return {
             "id": self.client_id, "name": said.name, "lang": said.lang, "version": said.version, "protocol": said.protocol,
+            "tls": None if tls is None else tls.for_callout(),
         }  # fmt: skip
 
     def login(self) -> Login:

@@ -192,6 +192,14 @@ class TlsState:
         """The cipher suite by the name that Go has for it."""
         return _GO_SUITES.get(self.cipher, self.cipher)
 
+    def for_callout(self) -> dict[str, Any]:
+        """`client_tls` of a callout's request (jwt.ClientTLS, auth_callout.go). Of the verified chain the client's own
+        certificate, which is what a service looks at: the standard library tells no more before Python 3.13."""
+        said: dict[str, Any] = {"version": self.version.removeprefix("TLSv"), "cipher": self.suite}
+        if self.certificate:
+            said["verified_chains"] = [[ssl.DER_cert_to_PEM_cert(self.certificate)]]
+        return said
+
 
 class TlsLayer:
     """One connection's TLS. Raises ssl.SSLError for what is no TLS; never blocks."""

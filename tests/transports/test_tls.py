@@ -19,6 +19,8 @@ from pathlib import Path
 import nats
 import pytest
 from nats.aio.msg import Msg
+from protocol.test_callout import CONFIG as CALLOUT
+from protocol.test_callout import Service
 
 from harness import Broker, RawClient, wait_until
 from harness.raw import CONNECT, msg, pub
@@ -177,6 +179,23 @@ def test_users_by_certificate_are_refused(fresh_broker: Start, authority: Author
     client = TlsClient(broker.port, authority.context("client"))
     client.send('CONNECT {"user":"somebody","pass":"else"}\r\n').expect(b"-ERR 'Authorization Violation'\r\n")
     client.expect_closed_any()
+
+
+def test_a_callout_is_told_of_the_certificate(fresh_broker: Start, authority: Authority) -> None:
+    tls = authority.block(authority.trusted, "verify: true") + "allow_non_tls: true\n"
+    broker = fresh_broker(config=CALLOUT + tls)
+    service = Service(broker)
+    client = TlsClient(broker.port, authority.context("client"))
+    client.send('CONNECT {"verbose":false,"user":"good","pass":"secret"}\r\nPING\r\n').expect(b"PONG\r\n")
+    told = service.requests[-1].nats["client_tls"]
+    version = client.tls.version()
+    assert version is not None
+    assert (told["version"], told["cipher"]) == (version.removeprefix("TLSv"), client.tls.cipher()[0])  # type: ignore[index]
+    pem = Path(authority.path("client.pem")).read_text()
+    ((certificate,),) = told["verified_chains"]
+    assert ssl.PEM_cert_to_DER_cert(certificate) == ssl.PEM_cert_to_DER_cert(pem)
+    broker.client().send('CONNECT {"verbose":false,"user":"good","pass":"secret"}\r\nPING\r\n').expect(b"PONG\r\n")
+    assert "client_tls" not in service.requests[-1].nats
 
 
 def test_versions(fresh_broker: Start, authority: Authority) -> None:
